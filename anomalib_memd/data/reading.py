@@ -1,0 +1,100 @@
+"""Reading endoscopic images and masks, with errors that name the file."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image as PILImage
+from PIL import UnidentifiedImageError
+from torchvision.tv_tensors import Image, Mask
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+
+
+class ImageReadError(ValueError):
+    """A file that is no image this package can use."""
+
+
+def read_image(path: str | Path) -> Image:
+    """Read an image as sRGB.
+
+    Grey and palette images become RGB, 16-bit grey images are scaled to 8 bits, and an alpha channel that is
+    opaque everywhere is dropped. Nothing else is guessed.
+
+    Args:
+        path: Image file.
+
+    Returns:
+        Float image in [0, 1] of shape ``(3, H, W)``.
+
+    Raises:
+        ImageReadError: If the file is missing, truncated, no image, or its colours have no clear meaning
+            as sRGB (CMYK, transparency, floating point).
+    """
+    array = np.asarray(_to_rgb(_open(path), path))
+    return Image(torch.from_numpy(array.copy()).permute(2, 0, 1).float().div_(255))
+
+
+def read_mask(path: str | Path) -> Mask:
+    """Read a mask: whatever is brighter than half is abnormal.
+
+    Args:
+        path: Mask file with one channel, or with equal ones.
+
+    Returns:
+        Mask of zeros and ones, ``uint8`` of shape ``(H, W)``.
+
+    Raises:
+        ImageReadError: If the file is missing, truncated or no image.
+    """
+    array = np.asarray(_open(path).convert("L"))
+    return Mask(torch.from_numpy((array > 127).astype(np.uint8)))
+
+
+def find_partner(path: Path, root: Path, partner_root: Path) -> Path | None:
+    """Find the file of the same relative name, with any image suffix, in a parallel folder.
+
+    Args:
+        path: File below ``root``.
+        root: Folder of ``path``.
+        partner_root: Parallel folder.
+
+    Returns:
+        The partner, or ``None`` if there is none.
+    """
+    stem = partner_root / path.relative_to(root)
+    candidates = [stem, *(stem.with_suffix(suffix) for suffix in IMAGE_SUFFIXES)]
+    return next((candidate for candidate in candidates if candidate.is_file()), None)
+
+
+def _open(path: str | Path) -> PILImage.Image:
+    try:
+        image = PILImage.open(path)
+        image.load()
+    except FileNotFoundError as error:
+        msg = f"{path}: no such image."
+        raise ImageReadError(msg) from error
+    except UnidentifiedImageError as error:
+        msg = f"{path}: not an image; remove it or take it out of the split."
+        raise ImageReadError(msg) from error
+    except (OSError, SyntaxError, PILImage.DecompressionBombError) as error:
+        msg = f"{path}: damaged or truncated image ({error}); copy it again or take it out of the split."
+        raise ImageReadError(msg) from error
+    return image
+
+
+def _to_rgb(image: PILImage.Image, path: str | Path) -> PILImage.Image:
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")
+    if image.mode in {"RGB", "L", "P", "1"}:
+        return image.convert("RGB")
+    if image.mode in {"RGBA", "LA"}:
+        if image.getchannel("A").getextrema()[0] == 255:
+            return image.convert("RGB")
+        msg = f"{path}: has transparent pixels, whose colour is undefined; flatten it onto a background first."
+        raise ImageReadError(msg)
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.getextrema()[1] > 255):
+        scaled = (np.asarray(image, dtype=np.float32) / 65535 * 255).round().clip(0, 255).astype(np.uint8)
+        return PILImage.fromarray(scaled).convert("RGB")
+    msg = f"{path}: colour mode {image.mode} has no clear meaning as sRGB; convert it to an RGB image first."
+    raise ImageReadError(msg)

@@ -1,0 +1,187 @@
+"""Splits of a data set into training, validation and test images, kept as ``split.csv``."""
+
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from .reading import IMAGE_SUFFIXES
+
+SPLITS = ("train", "val", "test")
+_COLUMNS = ("image", "class", "label", "split")
+
+
+class SplitError(ValueError):
+    """A split that cannot be used, or cannot be made."""
+
+
+def make_split(
+    root: Path,
+    normal_classes: Sequence[str],
+    abnormal_classes: Sequence[str],
+    train: int = 1800,
+    val: int = 400,
+    test: int = 600,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Draw a split: the same number of images from each class, train on normal images alone.
+
+    Where a number does not divide by the number of classes, the first classes give one image more.
+
+    Args:
+        root: Folder with one folder a class.
+        normal_classes: Names of the normal classes.
+        abnormal_classes: Names of the abnormal classes.
+        train: Number of normal training images.
+        val: Number of normal, and again of abnormal, validation images.
+        test: Number of normal, and again of abnormal, test images.
+        seed: Seed of the draw. The draw depends on it and the file names alone.
+
+    Returns:
+        Table with the columns ``image`` (relative to ``root``), ``class``, ``label`` and ``split``.
+
+    Raises:
+        SplitError: If a class is missing, empty or too small, or is both normal and abnormal.
+    """
+    both = set(normal_classes) & set(abnormal_classes)
+    if both:
+        msg = f"{root}: {', '.join(sorted(both))} cannot be normal and abnormal at once."
+        raise SplitError(msg)
+    random = np.random.default_rng(seed)
+    rows = []
+    for label, classes, sizes in (
+        ("normal", normal_classes, {"train": train, "val": val, "test": test}),
+        ("abnormal", abnormal_classes, {"val": val, "test": test}),
+    ):
+        for order, name in enumerate(classes):
+            files = [f"{name}/{file.name}" for file in _class_images(root, name)]
+            shares = {split: size // len(classes) + (order < size % len(classes)) for split, size in sizes.items()}
+            if len(files) < sum(shares.values()):
+                msg = (
+                    f"{root / name} has {len(files)} images, but the split asks for {shares}; "
+                    f"lower the sizes of the split."
+                )
+                raise SplitError(msg)
+            drawn = iter(random.permutation(files))
+            rows += [
+                {"image": next(drawn), "class": name, "label": label, "split": split}
+                for split, share in shares.items()
+                for _ in range(share)
+            ]
+    return pd.DataFrame(rows, columns=list(_COLUMNS)).sort_values("image", ignore_index=True)
+
+
+def write_split(split: pd.DataFrame, path: Path) -> None:
+    """Write a split so that a half-written file never stands under its name.
+
+    Args:
+        split: Table of :func:`make_split`.
+        path: Where to write it.
+    """
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
+    try:
+        with os.fdopen(handle, "w", newline="") as file:
+            split.to_csv(file, index=False)
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def read_split(
+    path: Path,
+    normal_classes: Sequence[str] | None = None,
+    abnormal_classes: Sequence[str] | None = None,
+) -> pd.DataFrame:
+    """Read and check a split.
+
+    Args:
+        path: ``split.csv`` with the columns ``image``, ``class``, ``label`` (``normal`` or another word) and
+            ``split``, and perhaps ``mask``; files are relative to its folder.
+        normal_classes: Normal classes to keep; all if ``None``.
+        abnormal_classes: Abnormal classes to keep; all if ``None``.
+
+    Returns:
+        Table with the columns of the file, ``mask`` empty where there is none.
+
+    Raises:
+        SplitError: If columns are missing, a class is unknown or empty, a file is missing or stands in the
+            split twice, a split is empty, or the training images are not all normal.
+    """
+    table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    missing = [column for column in _COLUMNS if column not in table]
+    if missing:
+        msg = f"{path} has no column {', '.join(missing)}; it has {', '.join(table.columns)}."
+        raise SplitError(msg)
+    if "mask" not in table:
+        table["mask"] = ""
+    _check_rows(table, path)
+    table = _keep_classes(table, path, normal_classes, abnormal_classes)
+    for split in SPLITS:
+        labels = set(table.loc[table.split == split, "label"])
+        if "normal" not in labels:
+            msg = f"{path}: the {split} split has no normal image."
+            raise SplitError(msg)
+        if split != "train" and len(labels) < 2:
+            msg = f"{path}: the {split} split has no abnormal image, without which nothing can be measured."
+            raise SplitError(msg)
+    return table.reset_index(drop=True)
+
+
+def _class_images(root: Path, name: str) -> list[Path]:
+    folder = root / name
+    if not folder.is_dir():
+        found = ", ".join(sorted(f.name for f in root.iterdir() if f.is_dir())) if root.is_dir() else "no folder at all"
+        msg = f"{root} has no class '{name}'; it has {found}."
+        raise SplitError(msg)
+    files = sorted(file for file in folder.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
+    if not files:
+        msg = f"{folder} holds no image."
+        raise SplitError(msg)
+    return files
+
+
+def _check_rows(table: pd.DataFrame, path: Path) -> None:
+    unknown = sorted(set(table.split) - set(SPLITS))
+    if unknown:
+        msg = f"{path}: unknown split {', '.join(map(repr, unknown))}; use {', '.join(SPLITS)}."
+        raise SplitError(msg)
+    twice = table.loc[table.image.duplicated(), "image"]
+    if len(twice):
+        places = ", ".join(table.loc[table.image == twice.iloc[0], "split"])
+        msg = f"{path}: {twice.iloc[0]} stands in it {(table.image == twice.iloc[0]).sum()} times ({places})."
+        raise SplitError(msg)
+    wrong = table.loc[(table.split == "train") & (table.label != "normal"), "image"]
+    if len(wrong):
+        msg = f"{path}: {len(wrong)} training images are abnormal, the first is {wrong.iloc[0]}; train on normal ones."
+        raise SplitError(msg)
+    for column in ("image", "mask"):
+        absent = [name for name in table[column] if name and not (path.parent / name).is_file()]
+        if absent:
+            msg = f"{path} names {len(absent)} {column} files that do not exist, the first is {path.parent / absent[0]}."
+            raise SplitError(msg)
+
+
+def _keep_classes(
+    table: pd.DataFrame,
+    path: Path,
+    normal_classes: Sequence[str] | None,
+    abnormal_classes: Sequence[str] | None,
+) -> pd.DataFrame:
+    is_normal = table.label == "normal"
+    kept = []
+    for rows, classes, label in (
+        (table[is_normal], normal_classes, "normal"),
+        (table[~is_normal], abnormal_classes, "abnormal"),
+    ):
+        known = sorted(set(rows["class"]))
+        wrong = [name for name in classes or () if name not in known]
+        if wrong:
+            msg = f"{path} has no {label} class '{wrong[0]}'; its {label} classes are {', '.join(known) or 'none'}."
+            raise SplitError(msg)
+        kept.append(rows if classes is None else rows[rows["class"].isin(classes)])
+    return pd.concat(kept)

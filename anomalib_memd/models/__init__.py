@@ -1,0 +1,5 @@
+"""Models."""
+
+from .memd import MEMD
+
+__all__ = ["MEMD"]

@@ -1,0 +1,307 @@
+"""Features of the frozen backbone, computed once and kept for all epochs and both stages."""
+
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.nn import functional as F  # noqa: N812
+from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset
+from tqdm import tqdm
+
+from anomalib_memd.data import EndoscopyDataset, PairedImageItem
+from anomalib_memd.modality import Modality
+
+from .synthesis import Images, ImageSynthesis
+
+_DTYPE = torch.bfloat16
+
+
+def fast_precision(device: torch.device) -> AbstractContextManager:
+    """Autocast to bfloat16 where the processor computes in it; otherwise leave the precision alone.
+
+    Args:
+        device: Where the computation runs.
+    """
+    if device.type == "cpu":
+        supported = torch.ops.mkldnn._is_mkldnn_bf16_supported()  # noqa: SLF001
+    else:
+        supported = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.autocast(device.type, torch.bfloat16, enabled=supported)
+
+
+class NegativePool(Dataset):
+    """Each item of a dataset of pairs with a seeded pool of negatives made of it.
+
+    Args:
+        dataset: Dataset of pairs.
+        synthesis: Draws the negatives.
+        negatives: Number of negatives of each item.
+        transform: Takes images in [0, 1] to what the backbone expects.
+    """
+
+    def __init__(
+        self,
+        dataset: EndoscopyDataset,
+        synthesis: ImageSynthesis,
+        negatives: int,
+        transform: Callable[[torch.Tensor], torch.Tensor],
+    ) -> None:
+        self.dataset = dataset
+        self.synthesis = synthesis
+        self.negatives = negatives
+        self.transform = transform
+
+    def __len__(self) -> int:
+        """Number of items."""
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Make the pool of one item.
+
+        Args:
+            index: Index of the item.
+
+        Returns:
+            Images of shape ``(1 + negatives, 2, 3, H, W)``, the normal pair first, and the masks of the
+            negatives, ``(negatives, 2, H, W)``; the second axis is the modality.
+        """
+        item: PairedImageItem = self.dataset[index]
+        images = pair_of(item)
+        made, masks = [list(images.values())], []
+        for number in range(self.negatives):
+            seed = self.negatives * index + number
+            donor = pair_of(self.dataset[(index + 1 + seed * 7919) % len(self)])
+            negative, mask = synthesise(self.synthesis, images, donor, bool(item.registered), seed)
+            made.append(list(negative.values()))
+            masks.append(torch.stack(list(mask.values())))
+        stacked = torch.stack([self.transform(torch.stack(pair)) for pair in made])
+        return stacked, torch.stack(masks) if masks else torch.zeros(0, 2, *stacked.shape[-2:])
+
+
+def pair_of(item: PairedImageItem) -> Images:
+    """The two images of an item as plain tensors, white light first."""
+    return {
+        Modality.WLI: item.image.as_subclass(torch.Tensor),
+        Modality.NBI: item.nbi_image.as_subclass(torch.Tensor),
+    }
+
+
+def synthesise(
+    synthesis: ImageSynthesis,
+    images: Images,
+    donor: Images,
+    registered: bool,
+    seed: int,
+) -> tuple[Images, Images]:
+    """Make a negative of a pair: in the same place if it is registered, else of each image by itself.
+
+    Args:
+        synthesis: Draws the negatives.
+        images: Images in [0, 1], each ``(3, H, W)``.
+        donor: Images that give foreign texture.
+        registered: Whether the pair shows the same tissue.
+        seed: Seed of the draw.
+
+    Returns:
+        Abnormal images, and masks of shape ``(H, W)`` as floats.
+    """
+    if registered:
+        negative, mask = synthesis(images, donor, seed)
+        return negative, {modality: mask.float() for modality in images}
+    negatives, masks = {}, {}
+    for order, (modality, image) in enumerate(images.items()):
+        own_seed = seed * len(images) + order
+        negative, mask = synthesis({modality: image}, {modality: donor[modality]}, own_seed)
+        negatives[modality], masks[modality] = negative[modality], mask.float()
+    return negatives, masks
+
+
+class FeatureCache:
+    """Backbone features of training pairs and of their negatives, in one memory-mapped file.
+
+    A row holds the pair and its negatives, ``(1 + negatives, 2, C, H, W)`` in bfloat16, followed by the
+    fractions of each location that the negatives changed, ``(negatives, 2, H, W)``. Several processes fill
+    the same file, each its own rows, and all of them read all of it.
+
+    Args:
+        embed: Takes normalised images ``(B, 3, H, W)`` to features ``(B, C, h, w)``.
+        pools: One pool of negatives for each training dataset.
+        key: What else the features depend on, such as weights and layers.
+        directory: Folder in which the file is kept for later runs; ``None`` makes a temporary one.
+    """
+
+    def __init__(
+        self,
+        embed: nn.Module,
+        pools: Sequence[NegativePool],
+        key: str,
+        directory: Path | None = None,
+    ) -> None:
+        self.embed = embed
+        self.pools = pools
+        self.negatives = pools[0].negatives
+        self._temporary = directory is None
+        self._directory = directory
+        self._digest = self._fingerprint(key)
+        self._rows = {path: row for row, path in enumerate(p for pool in pools for p in pool.dataset.item_paths())}
+        self.features: torch.Tensor
+        self.masks: torch.Tensor
+        self._path: Path
+
+    def _fingerprint(self, key: str) -> str:
+        """Digest of everything that the features depend on, among it the content of the image files."""
+        digest = hashlib.sha256(key.encode())
+        files: dict[str, str] = {}
+        for pool in self.pools:
+            dataset = pool.dataset
+            digest.update(json.dumps([pool.negatives, pool.synthesis.kind.value, repr(pool.transform)]).encode())
+            digest.update(f"{dataset.augmentations!r} {dataset.translator!r}".encode())
+            for path in dataset.source_files():
+                if path not in files:
+                    with Path(path).open("rb") as file:
+                        files[path] = hashlib.file_digest(file, "sha256").hexdigest()
+                digest.update(files[path].encode())
+        return digest.hexdigest()
+
+    def fill(
+        self,
+        device: torch.device,
+        num_workers: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        barrier: Callable[[], object] = lambda: None,
+        broadcast: Callable[[str], str] = lambda path: path,
+    ) -> None:
+        """Compute what is not on the disk yet, and open the file.
+
+        Args:
+            device: Where the backbone is.
+            num_workers: Number of processes that read and synthesise images.
+            rank: Number of this process.
+            world_size: Number of processes.
+            barrier: Waits for all processes.
+            broadcast: Gives the first process's string to all.
+
+        Raises:
+            OSError: If the disk has too little room.
+        """
+        images, masks = self.pools[0][0]
+        with torch.inference_mode(), fast_precision(device):
+            shape = tuple(self.embed(images[0].to(device)).shape[1:])
+        rows = len(self._rows)
+        feature_shape = (rows, 1 + self.negatives, 2, *shape)
+        mask_shape = (rows, self.negatives, 2, *shape[-2:])
+        size = _elements(feature_shape) + _elements(mask_shape)
+        folder = self._directory or Path(broadcast(tempfile.mkdtemp(prefix="anomalib-memd-") if rank == 0 else ""))
+        folder.mkdir(parents=True, exist_ok=True)
+        self._path = folder / f"{self._digest[:32]}.features"
+        partial = self._path.with_suffix(".part")
+        if not self._path.exists():
+            free = shutil.disk_usage(folder).free
+            if free < size * _DTYPE.itemsize:
+                msg = (
+                    f"The features of {rows} pairs need {size * _DTYPE.itemsize / 1e9:.1f} GB, {folder} has "
+                    f"{free / 1e9:.1f} GB; set cache_dir to another disk, lower negatives, or set cache=false."
+                )
+                raise OSError(msg)
+            barrier()  # No process may find the file of a faster one and skip its own share.
+            try:
+                data = torch.from_file(str(partial), shared=True, size=size, dtype=_DTYPE)
+                barrier()
+                self._compute(*_unpack(data, feature_shape, mask_shape), device, num_workers, rank, world_size)
+                del data
+                barrier()
+                if rank == 0:
+                    partial.replace(self._path)
+            except BaseException:
+                partial.unlink(missing_ok=True)
+                raise
+        barrier()
+        data = torch.from_file(str(self._path), shared=True, size=size, dtype=_DTYPE)
+        self.features, self.masks = _unpack(data, feature_shape, mask_shape)
+
+    @torch.inference_mode()
+    def _compute(
+        self,
+        features: torch.Tensor,
+        masks: torch.Tensor,
+        device: torch.device,
+        num_workers: int,
+        rank: int,
+        world_size: int,
+    ) -> None:
+        mine = list(range(rank, len(features), world_size))
+        loader = DataLoader(Subset(ConcatDataset(self.pools), mine), batch_size=4, num_workers=num_workers)
+        place = iter(mine)
+        for images, changed in tqdm(loader, "Features of the backbone", disable=rank > 0, leave=False):
+            with fast_precision(device):
+                embedded = self.embed(images.flatten(0, 2).to(device))
+            embedded = embedded.unflatten(0, images.shape[:3]).to("cpu", _DTYPE)
+            for pool, mask in zip(embedded, shrink(changed, embedded.shape[-2:]), strict=True):
+                row = next(place)
+                features[row], masks[row] = pool, mask
+
+    def draw(self, paths: Sequence[str], device: torch.device) -> tuple[dict[Modality, torch.Tensor], ...]:
+        """Look up a batch, with one negative of each pair drawn by torch's generator.
+
+        Args:
+            paths: Paths of the items.
+            device: Where the features go.
+
+        Returns:
+            Features of the normal images, features of the negatives (those of the normal images where the
+            pool is empty) and masks of the negatives, for each modality, in bfloat16.
+        """
+        rows = torch.tensor([self._rows[path] for path in paths])
+        normal = self.features[rows, 0]
+        if self.negatives:
+            numbers = torch.randint(self.negatives, (len(rows),))
+            abnormal, masks = self.features[rows, 1 + numbers], self.masks[rows, numbers]
+        else:
+            abnormal, masks = normal, torch.zeros_like(normal[:, :, 0])
+        return tuple({m: x[:, i].to(device) for i, m in enumerate(Modality)} for x in (normal, abnormal, masks))
+
+    def normal_features(self, pool: int) -> torch.Tensor:
+        """Features of the normal images of one dataset, ``(items, 2, C, H, W)``.
+
+        Args:
+            pool: Number of the dataset.
+        """
+        start = sum(len(p) for p in self.pools[:pool])
+        return self.features[start : start + len(self.pools[pool]), 0]
+
+    def close(self) -> None:
+        """Let go of the file, and remove it if it is temporary."""
+        for name in ("features", "masks"):
+            self.__dict__.pop(name, None)
+        if self._temporary and "_path" in self.__dict__:
+            shutil.rmtree(self._path.parent, ignore_errors=True)
+
+
+def shrink(masks: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
+    """Bring masks to the grid of the features: the changed fraction of each location.
+
+    Args:
+        masks: Masks of shape ``(..., H, W)``.
+        size: Height and width of the grid.
+
+    Returns:
+        Fractions of shape ``(..., h, w)``.
+    """
+    flat = masks.reshape(-1, 1, *masks.shape[-2:]).float()
+    return F.interpolate(flat, tuple(size), mode="area").view(*masks.shape[:-2], *size)
+
+
+def _elements(shape: tuple[int, ...]) -> int:
+    return int(torch.Size(shape).numel())
+
+
+def _unpack(data: torch.Tensor, feature_shape: tuple[int, ...], mask_shape: tuple[int, ...]) -> tuple[torch.Tensor, torch.Tensor]:
+    features, masks = data.split([_elements(feature_shape), _elements(mask_shape)])
+    return features.view(feature_shape), masks.view(mask_shape)

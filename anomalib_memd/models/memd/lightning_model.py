@@ -1,0 +1,473 @@
+"""MEMD: multimodal enhanced fusion and multi-branch distillation for endoscopic anomaly detection."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from anomalib import LearningType
+from anomalib.data import Batch, InferenceBatch
+from anomalib.metrics import Evaluator
+from anomalib.models.components import AnomalibModule
+from anomalib.pre_processing import PreProcessor
+from anomalib.visualization import Visualizer
+from lightning.pytorch import Callback
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
+from lightning.pytorch.utilities.types import STEP_OUTPUT
+from torch import nn
+
+from anomalib_memd.backbones import build_backbone
+from anomalib_memd.callbacks import TwoStageTraining
+from anomalib_memd.data import PairedImageBatch
+from anomalib_memd.modality import Branch, Modality
+from anomalib_memd.stage import Stage
+
+from .checkpoint import load_teacher
+from .evaluator import MultimodalEvaluator
+from .feature_cache import fast_precision
+from .loss import DiscriminatorLoss, DistillationLoss, GlobalCosineLoss, GlobalDistance, KLDirection, ModalityTemperature
+from .masked_attention import EnergyForm
+from .post_processor import MultimodalPostProcessor
+from .pre_processor import PairedPreProcessor
+from .synthesis import FeatureNoise, SynthesisKind
+from .torch_model import Distillation, Evidence, Fusion, MEMDModel
+from .training_features import Sample, TrainingFeatures
+from .visualizer import MultimodalVisualizer
+
+
+class MEMD(AnomalibModule):
+    """Detect anomalies in white light or narrow band endoscopy, having learned from normal pairs of both.
+
+    A *teacher* sees registered pairs; the two *students*, one a modality, learn from it and afterwards work by
+    themselves. One run of the trainer trains the teacher and then the students. The number of epochs is set
+    here, not in the trainer.
+
+    Args:
+        modality: Modality of the student that predicts and is exported where images come without a partner.
+        backbone: Name of a timm model.
+        layers: Its layers whose features are used.
+        pre_trained: Whether the backbone starts from ImageNet weights.
+        backbone_weights: File with its weights, or ``package`` for those of the package index.
+        freeze_backbone: Whether the backbone keeps its weights. If not, it learns together with the teacher, and
+            its features cannot be kept.
+        image_size: Height and width that the backbone sees, in pixels.
+        width: Hidden width of encoders, fusion and location logits.
+        fusion: Parts of the multimodal fusion that are in place.
+        fusion_layers: Number of cross attention layers.
+        fusion_heads: Number of attention heads.
+        mar_kernel_size: Kernel size ``k`` of the masked attention reconstruction.
+        mar_distance: Distance ``d`` of its kernels from the masked centre, in cells.
+        energy: Form of its SimAM attention.
+        residual: Whether the reconstruction is added to what it reconstructs.
+        map_weight: Weight of the map in the score, beside the image's log odds with weight 1.
+        teacher_evidence: From whose global statistics the teacher judges the image.
+        student_evidence: From whose global statistics the students judge the image.
+        synthesis: What is drawn into normal images to make negatives.
+        negatives: Size of the seeded pool of negatives, for each normal image.
+        feature_noise: Deviation of the noise that is added to the features of negatives inside random blobs,
+            in units of each channel's deviation; 0 adds none.
+        modality_dropout: Probability that the teacher sees one image of a training pair in both inputs.
+        teacher_epochs: Number of epochs of the first stage.
+        student_epochs: Number of epochs of the second stage.
+        learning_rate: Learning rate after warm-up.
+        warmup: Fraction of a stage in which the learning rate rises.
+        teacher_ridge: L2 penalty of the teacher's image logits.
+        student_ridge: L2 penalty of the students' image logits.
+        patience: Number of validations without progress after which a stage ends; ``None`` for all epochs.
+        validation_interval: Number of epochs between validations.
+        distillation: Which students there are.
+        discrimination_weight: Weight of ``L_dis`` in the students' loss.
+        distillation_weight: Weight ``lambda`` of ``L_KD``.
+        cosine_weight: Weight ``eta`` of ``L_cos``.
+        global_distance: The distance in ``L_cos``.
+        kl_direction: Which distribution is the target of ``L_KD``.
+        temperature: Base temperature of ``L_KD``.
+        adaptive_temperature: Whether the temperature follows the two modalities.
+        temperature_bounds: Bounds of its scale.
+        teacher_ckpt: Checkpoint of MEMD whose teacher and backbone are used, so that only students are trained.
+        cache: Whether the features of training images are kept on the disk.
+        cache_dir: Folder in which they stay for later runs; ``None`` removes them after training.
+        pre_processor: Pre-processor, or whether to have one.
+        post_processor: Post-processor, or whether to have one.
+        evaluator: Evaluator, or whether to have one.
+        visualizer: Visualizer, or whether to have one.
+
+    Raises:
+        BackboneError: If the backbone cannot be built or its weights do not fit.
+        ValueError: If an option is out of its range, or ``teacher_ckpt`` does not fit.
+
+    Example:
+        >>> from anomalib_memd import MEMD, Kvasir
+        >>> from anomalib.engine import Engine
+        >>> engine = Engine()
+        >>> engine.train(MEMD(), datamodule=Kvasir("datasets/kvasir"))  # doctest: +SKIP
+
+    Source:
+        Luo et al., "Multimodal Enhanced Fusion and Multi-branch Distillation Based Model for Endoscopic Anomaly
+        Detection", Computer Systems & Applications, 2026.
+    """
+
+    def __init__(
+        self,
+        modality: Modality | str = Modality.WLI,
+        backbone: str = "resnet50.tv_in1k",
+        layers: Sequence[str] = ("layer2", "layer3"),
+        pre_trained: bool = True,
+        backbone_weights: str | Path | None = None,
+        freeze_backbone: bool = True,
+        image_size: tuple[int, int] = (256, 256),
+        width: int = 128,
+        fusion: Fusion | str = Fusion.BOTH,
+        fusion_layers: int = 2,
+        fusion_heads: int = 8,
+        mar_kernel_size: int = 1,
+        mar_distance: int = 1,
+        energy: EnergyForm | str = EnergyForm.SIMAM,
+        residual: bool = True,
+        map_weight: float = 0.0,
+        teacher_evidence: Evidence | str = Evidence.BACKBONE,
+        student_evidence: Evidence | str = Evidence.ENCODING,
+        synthesis: SynthesisKind | str = SynthesisKind.LESION,
+        negatives: int = 3,
+        feature_noise: float = 0.0,
+        modality_dropout: float = 0.1,
+        teacher_epochs: int = 15,
+        student_epochs: int = 15,
+        learning_rate: float = 7e-4,
+        warmup: float = 0.1,
+        teacher_ridge: float = 1.0,
+        student_ridge: float = 0.0,
+        patience: int | None = None,
+        validation_interval: int = 5,
+        distillation: Distillation | str = Distillation.PER_MODALITY,
+        discrimination_weight: float = 0.1,
+        distillation_weight: float = 1.0,
+        cosine_weight: float = 1.0,
+        global_distance: GlobalDistance | str = GlobalDistance.COSINE,
+        kl_direction: KLDirection | str = KLDirection.TEACHER_TARGET,
+        temperature: float = 5.0,
+        adaptive_temperature: bool = True,
+        temperature_bounds: tuple[float, float] = (0.5, 2.0),
+        teacher_ckpt: str | Path | None = None,
+        cache: bool = True,
+        cache_dir: str | Path | None = None,
+        pre_processor: PreProcessor | bool = True,
+        post_processor: nn.Module | bool = True,
+        evaluator: Evaluator | bool = True,
+        visualizer: Visualizer | bool = True,
+    ) -> None:
+        extractor = build_backbone(backbone, layers, pre_trained, backbone_weights, requires_grad=not freeze_backbone)
+        normalization = extractor.feature_extractor.pretrained_cfg
+        mean, std = tuple(normalization["mean"]), tuple(normalization["std"])
+        super().__init__(
+            pre_processor=PairedPreProcessor(image_size, mean, std) if pre_processor is True else pre_processor,
+            post_processor=MultimodalPostProcessor(modality) if post_processor is True else post_processor,
+            evaluator=MultimodalEvaluator(modality) if evaluator is True else evaluator,
+            visualizer=MultimodalVisualizer(mean, std) if visualizer is True else visualizer,
+        )
+        self.model = MEMDModel(
+            extractor,
+            width,
+            fusion,
+            fusion_layers,
+            fusion_heads,
+            mar_kernel_size,
+            mar_distance,
+            energy,
+            residual,
+            map_weight,
+            teacher_evidence,
+            student_evidence,
+            distillation,
+            modality,
+        )
+        self.features = TrainingFeatures(
+            SynthesisKind(synthesis), negatives, mean, std, cache and freeze_backbone, cache_dir
+        )
+        self.feature_noise = FeatureNoise(feature_noise)
+        self.discriminator_loss = DiscriminatorLoss()
+        self.distillation_loss = DistillationLoss(kl_direction)
+        self.global_loss = GlobalCosineLoss(global_distance)
+        self.temperature = ModalityTemperature(temperature, temperature_bounds, adaptive=adaptive_temperature)
+        self.modality_dropout = modality_dropout
+        self.freeze_backbone = freeze_backbone
+        self.learning_rate = learning_rate
+        self.ridge = {Stage.TEACHER: teacher_ridge, Stage.STUDENTS: student_ridge}
+        self.discrimination_weight = discrimination_weight
+        self.distillation_weight = distillation_weight
+        self.cosine_weight = cosine_weight
+        self.stage = Stage.TEACHER
+        self.trained: set[Stage] = set()
+        """Stages of which at least one epoch is done."""
+        epochs = {Stage.TEACHER: teacher_epochs, Stage.STUDENTS: student_epochs}
+        if Distillation(distillation) is Distillation.NONE:
+            epochs[Stage.STUDENTS] = 0
+        if teacher_ckpt is not None:
+            load_teacher(self.model, Path(teacher_ckpt))
+            self.trained.add(Stage.TEACHER)
+            epochs[Stage.TEACHER] = 0
+        self.two_stage_training = TwoStageTraining(
+            epochs,
+            warmup,
+            patience,
+            {
+                Stage.TEACHER: ["teacher_image_AUROC"],
+                Stage.STUDENTS: [f"{modality.value}_image_AUROC" for modality in Modality],
+            },
+            validation_interval,
+        )
+        self._resumed_from: str | None = None
+        self._fit_started = 0.0
+
+    @property
+    def trainer_arguments(self) -> dict[str, Any]:
+        """The number of epochs of both stages; data loaders anew for each epoch, as stages may differ in data."""
+        return {
+            "max_epochs": self.two_stage_training.total_epochs,
+            "num_sanity_val_steps": 0,
+            "reload_dataloaders_every_n_epochs": 1,
+        }
+
+    @property
+    def learning_type(self) -> LearningType:
+        """MEMD learns from normal images alone."""
+        return LearningType.ONE_CLASS
+
+    @classmethod
+    def checkpoint_safe_globals(cls) -> Sequence[Any]:
+        """The enumerations among the options."""
+        return (Modality, Fusion, Evidence, EnergyForm, SynthesisKind, Distillation, GlobalDistance, KLDirection)
+
+    def configure_callbacks(self) -> list[Callback]:
+        """anomalib's components and the two stages."""
+        return [self.two_stage_training, *super().configure_callbacks()]
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Adam on what the current stage trains, with an L2 penalty on the image logits."""
+        part = self.model.teacher if self.stage is Stage.TEACHER else self.model.students
+        image_weights = {id(p) for n, p in part.named_parameters() if n.endswith("head.image.weight")}
+        trained = [p for p in self.model.parameters() if p.requires_grad]
+        groups = [
+            {"params": [p for p in trained if id(p) not in image_weights]},
+            {"params": [p for p in trained if id(p) in image_weights], "weight_decay": self.ridge[self.stage]},
+        ]
+        return torch.optim.Adam(groups, lr=self.learning_rate)
+
+    def freeze_for(self, stage: Stage) -> None:
+        """Enter a stage: let gradients flow into its part alone."""
+        self.stage = stage
+        self.model.freeze_for(stage, train_backbone=not self.freeze_backbone)
+
+    def start_stage(self, stage: Stage, resumed: bool) -> None:
+        """Prepare a stage whose part is not frozen: features, and their statistics unless a checkpoint has them.
+
+        Args:
+            stage: The stage.
+            resumed: Whether some of its epochs are done.
+        """
+        self.features.prepare(self.model.embedding, self.trainer)
+        use_unpaired = stage is Stage.STUDENTS and len(self.trainer.datamodule.train_datasets()) > 1
+        self.trainer.datamodule.use_unpaired = use_unpaired
+        if resumed:
+            return
+        statistics = self.features.statistics(use_unpaired)
+        if stage is Stage.TEACHER:
+            self.model.teacher.fit_statistics(statistics)
+        else:
+            self.model.fit_student_statistics(statistics)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> STEP_OUTPUT:
+        """Train the part of the current stage.
+
+        Args:
+            batch: Pairs of normal images, or unpaired ones in the second stage.
+            batch_idx: Number of the step in the epoch.
+
+        Returns:
+            Loss.
+
+        Raises:
+            TypeError: If the batch is no batch of pairs.
+            FloatingPointError: If the loss is not finite.
+        """
+        if not isinstance(batch, PairedImageBatch):
+            msg = (
+                f"MEMD trains on pairs, got {type(batch).__name__}; use a datamodule such as "
+                f"anomalib_memd.Kvasir with modality=paired."
+            )
+            raise TypeError(msg)
+        sample = self.features.sample(batch, self.model.embedding)
+        with fast_precision(self.device):
+            losses = self._teacher_losses(sample) if self.stage is Stage.TEACHER else self._student_losses(sample)
+        loss = losses["loss"]
+        if not torch.isfinite(loss):
+            parts = ", ".join(f"{name} {float(value):.3g}" for name, value in losses.items())
+            msg = (
+                f"The loss is not finite in the {self.stage.value} stage, epoch "
+                f"{self.two_stage_training.stage_epoch + 1}, step {batch_idx + 1} ({parts}); lower learning_rate "
+                f"or look at the images of this batch: {batch.image_path[:3]}..."
+            )
+            raise FloatingPointError(msg)
+        self.log_dict(
+            {f"{self.stage.value}_{name}": value.detach() for name, value in losses.items()},
+            on_step=False,
+            on_epoch=True,
+            batch_size=batch.batch_size,
+            sync_dist=True,
+        )
+        self.log("train_loss", loss.detach(), prog_bar=True, on_step=True, on_epoch=False, batch_size=batch.batch_size)
+        return loss
+
+    def _teacher_losses(self, sample: Sample) -> dict[str, torch.Tensor]:
+        features, masks, label = sample.merged(self.feature_noise, self.model.teacher.standardize)
+        self._drop_modality(features)
+        output = self.model.teacher(features)
+        discrimination = self.discriminator_loss(output.logits, torch.stack(list(masks.values())).amax(0), label)
+        cosine = self.global_loss(output.encodings[Modality.WLI], output.encodings[Modality.NBI], output.fusion)
+        return {
+            "loss": discrimination + self.cosine_weight * cosine,
+            "discrimination_loss": discrimination,
+            "global_loss": cosine,
+        }
+
+    def _student_losses(self, sample: Sample) -> dict[str, torch.Tensor]:
+        standardize = {modality.value: self.model.student(modality).standardize for modality in Modality}
+        features, masks, label = sample.merged(self.feature_noise, standardize)
+        temperatures = self.temperature()
+        losses, distillation = {}, {}
+        with torch.no_grad():
+            if sample.registered:
+                judgement = self.model.teacher(features).logits
+                targets = dict.fromkeys(Modality, judgement)
+            else:
+                targets = {m: self.model.teacher(dict.fromkeys(Modality, features[m])).logits for m in Modality}
+        total = torch.zeros((), device=self.device)
+        for modality in Modality:
+            logits = self.model.student(modality)(features[modality])
+            discrimination = self.discriminator_loss(logits, masks[modality], label)
+            distillation[modality] = self.distillation_loss(logits, targets[modality], temperatures[modality])
+            total = (
+                total
+                + self.discrimination_weight * discrimination
+                + self.distillation_weight * distillation[modality]
+            )
+            losses[f"{modality.value}_discrimination_loss"] = discrimination
+            losses[f"{modality.value}_distillation_loss"] = distillation[modality]
+            losses[f"{modality.value}_temperature"] = temperatures[modality]
+        self.temperature.update({m: self.trainer.strategy.reduce(loss.detach()) for m, loss in distillation.items()})
+        return {"loss": total, **losses}
+
+    def _drop_modality(self, features: dict[Modality, torch.Tensor]) -> None:
+        """Now and then, let one modality stand in both inputs, so that the teacher can judge a single image."""
+        draw = torch.rand(len(features[Modality.WLI]), device=self.device)
+        for modality, chosen in (
+            (Modality.WLI, draw < self.modality_dropout / 2),
+            (Modality.NBI, (draw >= self.modality_dropout / 2) & (draw < self.modality_dropout)),
+        ):
+            other = features[modality.other]
+            features[modality.other] = torch.where(chosen[:, None, None, None], features[modality], other)
+
+    def validation_step(self, batch: Batch, *args: Any, **kwargs: Any) -> STEP_OUTPUT:  # noqa: ANN401
+        """Predict by every detector that has been trained."""
+        del args, kwargs
+        return self._predict(batch)
+
+    def test_step(self, batch: Batch, *args: Any, **kwargs: Any) -> STEP_OUTPUT:  # noqa: ANN401
+        """Predict by every detector that has been trained."""
+        del args, kwargs
+        return self._predict(batch)
+
+    def predict_step(self, batch: Batch, *args: Any, **kwargs: Any) -> STEP_OUTPUT:  # noqa: ANN401
+        """Predict by every detector that has been trained, or by one student where the batch is no pair."""
+        del args, kwargs
+        return self._predict(batch)
+
+    def forward(self, batch: torch.Tensor, *args: Any, **kwargs: Any) -> InferenceBatch:  # noqa: ANN401
+        """Judge images by the student of ``modality``, pre- and post-processing included.
+
+        Args:
+            batch: sRGB images in [0, 1] of shape ``(B, 3, H, W)``.
+            *args: Unused.
+            **kwargs: Unused.
+
+        Returns:
+            Normalised scores, maps, labels and masks.
+
+        Raises:
+            RuntimeError: If the students have not been trained.
+        """
+        self._require_students()
+        return super().forward(batch, *args, **kwargs)
+
+    def _predict(self, batch: Batch) -> Batch:
+        size = batch.image.shape[-2:]
+        if not isinstance(batch, PairedImageBatch):
+            self._require_students()
+            return batch.update(**self.model(batch.image)._asdict())
+        images = {Modality.WLI: batch.image, Modality.NBI: batch.nbi_image}
+        features = {modality: self.model.embedding(image) for modality, image in images.items()}
+        batch.update_branch(Branch.TEACHER, self.model.predict(self.model.teacher(features).logits, size))
+        if self.stage is Stage.STUDENTS or Stage.STUDENTS in self.trained:
+            for modality in self.model.students:
+                logits = self.model.student(Modality(modality))(features[Modality(modality)])
+                batch.update_branch(Branch(modality), self.model.predict(logits, size))
+        return batch
+
+    def _require_students(self) -> None:
+        if Stage.STUDENTS not in self.trained and self.stage is not Stage.STUDENTS:
+            msg = (
+                "This MEMD has no trained student yet: train it through its second stage, or give the checkpoint "
+                "of a finished run with --ckpt_path."
+            )
+            raise RuntimeError(msg)
+
+    def on_fit_start(self) -> None:
+        """Remember when, and from which checkpoint, training started."""
+        self._resumed_from = self.trainer.ckpt_path
+        self._fit_started = time.monotonic()
+
+    def on_train_epoch_end(self) -> None:
+        """Note that the current stage has been trained."""
+        self.trained.add(self.stage)
+
+    def on_train_end(self) -> None:
+        """Tell what training took, in seconds and in passes of the bare backbone."""
+        took = time.monotonic() - self._fit_started
+        images = len(Modality) * len(self.trainer.datamodule.train_data)
+        one_pass = images * self._seconds_per_image()
+        rank_zero_info(
+            f"Training took {took:.0f} s, {took / one_pass:.1f} times one pass of the bare backbone over the "
+            f"{images} training images ({one_pass:.0f} s)."
+        )
+
+    def teardown(self, stage: str) -> None:
+        """Let go of the kept features."""
+        if stage == "fit":
+            self.features.close()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add which stages are trained; leave out options that point outside the checkpoint."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["memd_trained"] = sorted(stage.value for stage in self.trained)
+        # The checkpoint holds all weights, so nothing has to be fetched or found to load it.
+        checkpoint["hyper_parameters"] |= {"pre_trained": False, "backbone_weights": None, "teacher_ckpt": None}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Restore which stages are trained."""
+        super().on_load_checkpoint(checkpoint)
+        self.trained = {Stage(stage) for stage in checkpoint.get("memd_trained", [])}
+        testing = self._trainer is not None and self._trainer.state.fn == "test"
+        if testing and self._resumed_from is not None and self._trainer.ckpt_path == self._resumed_from:
+            # 'anomalib train --ckpt_path X' resumes from X and then would test X instead of what it has trained.
+            checkpoint["state_dict"] = self.state_dict()
+            self.trained.add(self.stage)
+
+    @torch.inference_mode()
+    def _seconds_per_image(self) -> float:
+        images = torch.rand(16, 3, *(self.input_size or (256, 256)), device=self.device)
+        with fast_precision(self.device):
+            self.model.embedding.backbone(images)
+            start = time.monotonic()
+            self.model.embedding.backbone(images)
+        return (time.monotonic() - start) / len(images)

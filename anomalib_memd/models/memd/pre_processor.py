@@ -1,0 +1,53 @@
+"""Pre-processing of pairs."""
+
+from typing import Any
+
+from anomalib.data import Batch
+from anomalib.pre_processing import PreProcessor
+from torchvision.transforms.v2 import Compose, Normalize, Resize
+
+from anomalib_memd.data import PairedImageBatch
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+class PairedPreProcessor(PreProcessor):
+    """Resize and normalise both images of a pair, as anomalib's pre-processor does with one image.
+
+    Args:
+        image_size: Height and width that the backbone sees, in pixels.
+        mean: Mean that is subtracted, for each channel.
+        std: Deviation by which is divided, for each channel.
+    """
+
+    def __init__(
+        self,
+        image_size: tuple[int, int] = (256, 256),
+        mean: tuple[float, float, float] = IMAGENET_MEAN,
+        std: tuple[float, float, float] = IMAGENET_STD,
+    ) -> None:
+        super().__init__(Compose([Resize(list(image_size), antialias=True), Normalize(list(mean), list(std))]))
+
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Batch, *args: Any) -> None:  # noqa: ANN401
+        """Transform a training batch."""
+        super().on_train_batch_start(trainer, pl_module, batch, *args)
+        self._transform_partner(batch)
+
+    def on_validation_batch_start(self, trainer: Any, pl_module: Any, batch: Batch, *args: Any) -> None:  # noqa: ANN401
+        """Transform a validation batch."""
+        super().on_validation_batch_start(trainer, pl_module, batch, args[0])
+        self._transform_partner(batch)
+
+    def on_test_batch_start(self, trainer: Any, pl_module: Any, batch: Batch, *args: Any) -> None:  # noqa: ANN401
+        """Transform a test batch."""
+        super().on_test_batch_start(trainer, pl_module, batch, *args)
+        self._transform_partner(batch)
+
+    def on_predict_batch_start(self, trainer: Any, pl_module: Any, batch: Batch, *args: Any) -> None:  # noqa: ANN401
+        """Transform a batch of pairs to predict."""
+        super().on_predict_batch_start(trainer, pl_module, batch, *args)
+        self._transform_partner(batch)
+
+    def _transform_partner(self, batch: Batch) -> None:
+        if isinstance(batch, PairedImageBatch) and self.transform is not None:
+            batch.nbi_image = self.transform(batch.nbi_image)

@@ -1,0 +1,88 @@
+"""Statistics of the normal training features, by which MEMD standardises."""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+
+class FeatureStatistics(NamedTuple):
+    """Mean and deviation of features over the normal training images of one modality."""
+
+    mean: torch.Tensor
+    """Of each channel, ``(C,)``."""
+    std: torch.Tensor
+    """Of each channel, ``(C,)``."""
+    global_mean: torch.Tensor
+    """Of the global statistics of the standardised features, ``(2 C,)``."""
+    global_std: torch.Tensor
+    """Of the global statistics of the standardised features, ``(2 C,)``."""
+
+
+class ChannelStandardization(nn.Module):
+    """Standardise each channel by its mean and deviation over the normal training images.
+
+    Args:
+        channels: Number of channels.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(channels))
+        self.register_buffer("std", torch.ones(channels))
+        self.mean: torch.Tensor
+        self.std: torch.Tensor
+
+    def fit(self, mean: torch.Tensor, std: torch.Tensor) -> None:
+        """Take over statistics, both of shape ``(C,)``; a channel that never varies keeps a deviation of one."""
+        self.mean.copy_(mean)
+        self.std.copy_(torch.where(std > 1e-6, std, 1.0))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Standardise features of shape ``(B, C)`` or ``(B, C, H, W)``."""
+        shape = (-1,) + (1,) * (x.ndim - 2)
+        return (x - self.mean.view(shape)) / self.std.view(shape)
+
+
+def global_statistics(features: torch.Tensor) -> torch.Tensor:
+    """Pool features over the image: the deviation and the maximum of each channel.
+
+    Both rise where a small part of the image is unlike the rest, which the mean hardly notices.
+
+    Args:
+        features: Shape ``(B, C, H, W)``.
+
+    Returns:
+        Shape ``(B, 2 C)`` in float32.
+    """
+    features = features.float()
+    variance = (features - features.mean((-2, -1), keepdim=True)).square().mean((-2, -1))
+    return torch.cat([variance.clamp_min(1e-12).sqrt(), features.amax((-2, -1))], dim=1)
+
+
+def feature_statistics(batches: Iterable[torch.Tensor]) -> FeatureStatistics:
+    """Compute the statistics of a set of images in one pass.
+
+    Args:
+        batches: Features, each ``(B, C, H, W)``.
+
+    Returns:
+        Statistics in float32.
+    """
+    sums = [torch.zeros((), dtype=torch.float64) for _ in range(4)]
+    images, locations = 0, 0
+    for batch in batches:
+        values, pooled = batch.double(), global_statistics(batch).double()
+        images += len(batch)
+        locations += values[:, 0].numel()
+        parts = values.sum((0, 2, 3)), values.square().sum((0, 2, 3)), pooled.sum(0), pooled.square().sum(0)
+        sums = [total + part.cpu() for total, part in zip(sums, parts, strict=True)]
+    mean, global_mean = sums[0] / locations, sums[2] / images
+    std = (sums[1] / locations - mean.square()).clamp_min(0).sqrt()
+    global_std = (sums[3] / images - global_mean.square()).clamp_min(0).sqrt()
+    # Standardising a channel scales its deviation, and shifts and scales its maximum.
+    scale = torch.where(std > 1e-6, std, 1.0)
+    shift = torch.cat([torch.zeros_like(mean), mean])
+    global_mean, global_std = (global_mean - shift) / scale.repeat(2), global_std / scale.repeat(2)
+    return FeatureStatistics(*(value.float() for value in (mean, std, global_mean, global_std)))

@@ -1,0 +1,320 @@
+"""PyTorch model of MEMD: the multimodal teacher and one student a modality."""
+
+from collections.abc import Mapping
+from enum import Enum
+from typing import NamedTuple
+
+import torch
+from anomalib.data import InferenceBatch
+from anomalib.models.components import TimmFeatureExtractor
+from torch import nn
+from torch.nn import functional as F  # noqa: N812
+
+from anomalib_memd.modality import Modality
+from anomalib_memd.stage import Stage
+
+from .cross_attention import CrossModalFusion
+from .discriminator import DiscriminatorHead, Logits
+from .embedding import FeatureEmbedding
+from .masked_attention import EnergyForm, MaskedAttentionReconstruction
+from .statistics import ChannelStandardization, FeatureStatistics
+
+Features = Mapping[Modality, torch.Tensor]
+
+
+class Fusion(str, Enum):
+    """Which parts of the multimodal fusion are in place, for the paper's ablation."""
+
+    NONE = "none"
+    """No reconstruction; the teacher adds the two modalities."""
+    MAR = "mar"
+    CMCA = "cmca"
+    BOTH = "both"
+
+
+class Distillation(str, Enum):
+    """Which students there are, for the paper's ablation."""
+
+    NONE = "none"
+    """None: the teacher alone."""
+    SHARED = "shared"
+    """One student for both modalities."""
+    PER_MODALITY = "per_modality"
+    """One student a modality."""
+
+
+class Evidence(str, Enum):
+    """From whose global statistics a head judges the image."""
+
+    ENCODING = "encoding"
+    """Those of what it judges locations from: the encoding, or the teacher's fusion."""
+    BACKBONE = "backbone"
+    """Those of the standardised backbone features; the teacher's are of both modalities."""
+
+
+class ModalityEncoder(nn.Module):
+    """From standardised backbone features to what fusion and location logits see: project and reconstruct.
+
+    Args:
+        channels: Number of backbone channels.
+        width: Number of channels of the projection and all after it.
+        reconstruction: Masked attention reconstruction, or ``None`` to leave it out.
+        residual: Whether the projection is added to its reconstruction, so that a location keeps its own
+            features beside what its surroundings tell.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        width: int,
+        reconstruction: MaskedAttentionReconstruction | None,
+        residual: bool,
+    ) -> None:
+        super().__init__()
+        self.project = nn.Conv2d(channels, width, 1)
+        self.reconstruction = reconstruction
+        self.residual = residual
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Encode features of shape ``(B, C, H, W)`` as ``(B, width, H, W)``."""
+        x = self.project(features)
+        if self.reconstruction is None:
+            return x
+        return x + self.reconstruction(x) if self.residual else self.reconstruction(x)
+
+
+class Student(nn.Module):
+    """A detector of one modality: encoder and discriminator head.
+
+    Args:
+        channels: Number of backbone channels.
+        width: Number of channels of the encoding.
+        encoder: Encoder of the modality.
+        evidence: From what the image is judged.
+    """
+
+    def __init__(self, channels: int, width: int, encoder: ModalityEncoder, evidence: Evidence) -> None:
+        super().__init__()
+        self.evidence = evidence
+        self.standardize = ChannelStandardization(channels)
+        self.encoder = encoder
+        self.head = DiscriminatorHead(width, width if evidence is Evidence.ENCODING else channels)
+
+    def fit_statistics(self, statistics: FeatureStatistics) -> None:
+        """Take over the statistics of the normal training images."""
+        self.standardize.fit(statistics.mean, statistics.std)
+        if self.evidence is Evidence.BACKBONE:
+            self.head.standardize.fit(statistics.global_mean, statistics.global_std)
+
+    def forward(self, features: torch.Tensor) -> Logits:
+        """Judge backbone features of shape ``(B, C, H, W)``."""
+        standardized = self.standardize(features)
+        encoding = self.encoder(standardized)
+        return self.head(encoding, encoding if self.evidence is Evidence.ENCODING else standardized)
+
+
+class TeacherOutput(NamedTuple):
+    """What the teacher makes of a pair."""
+
+    logits: Logits
+    encodings: dict[Modality, torch.Tensor]
+    """Encoding of each modality, ``(B, width, H, W)``."""
+    fusion: torch.Tensor
+    """``x_fusion``, ``(B, width, H, W)``."""
+
+
+class Teacher(nn.Module):
+    """The detector of pairs: an encoder for each modality, cross-modal fusion and discriminator head.
+
+    Args:
+        channels: Number of backbone channels.
+        width: Number of channels of encodings and fusion.
+        encoders: Encoders of both modalities.
+        fusion: Cross attention from white light to narrow band; ``None`` adds the two encodings.
+        evidence: From what the image is judged.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        width: int,
+        encoders: Mapping[Modality, ModalityEncoder],
+        fusion: CrossModalFusion | None,
+        evidence: Evidence,
+    ) -> None:
+        super().__init__()
+        self.evidence = evidence
+        self.standardize = nn.ModuleDict({modality.value: ChannelStandardization(channels) for modality in Modality})
+        self.encoders = nn.ModuleDict({modality.value: encoder for modality, encoder in encoders.items()})
+        self.fusion = fusion
+        self.head = DiscriminatorHead(width, width if evidence is Evidence.ENCODING else len(Modality) * channels)
+
+    def fit_statistics(self, statistics: Mapping[Modality, FeatureStatistics]) -> None:
+        """Take over the statistics of the normal training images of each modality."""
+        for modality in Modality:
+            self.standardize[modality.value].fit(statistics[modality].mean, statistics[modality].std)
+        if self.evidence is Evidence.BACKBONE:
+            # Global statistics hold the deviations of all channels, then the maxima of all channels.
+            mean, std = (
+                torch.cat([x for half in zip(*(getattr(statistics[m], name).chunk(2) for m in Modality)) for x in half])
+                for name in ("global_mean", "global_std")
+            )
+            self.head.standardize.fit(mean, std)
+
+    def forward(self, features: Features) -> TeacherOutput:
+        """Judge a pair.
+
+        Args:
+            features: Backbone features of both modalities, each ``(B, C, H, W)``.
+
+        Returns:
+            Logits, encodings and fusion.
+        """
+        standardized = {m: self.standardize[m.value](features[m]) for m in Modality}
+        encodings = {m: self.encoders[m.value](standardized[m]) for m in Modality}
+        wli, nbi = encodings[Modality.WLI], encodings[Modality.NBI]
+        fusion = wli + nbi if self.fusion is None else self.fusion(wli, nbi)
+        backbone = self.evidence is Evidence.BACKBONE
+        evidence = torch.cat([standardized[m] for m in Modality], dim=1) if backbone else fusion
+        return TeacherOutput(self.head(fusion, evidence), encodings, fusion)
+
+
+class MEMDModel(nn.Module):
+    """Backbone, teacher and students.
+
+    Called with images it is the student of :attr:`modality`, which is also what is exported.
+
+    Args:
+        backbone: Feature extractor.
+        width: Hidden width of encoders, fusion and location logits.
+        fusion: Parts of the fusion that are in place.
+        fusion_layers: Number of cross attention layers.
+        fusion_heads: Number of attention heads.
+        mar_kernel_size: Kernel size ``k`` of the reconstruction.
+        mar_distance: Distance ``d`` of its kernels from the centre.
+        energy: Form of its SimAM attention.
+        residual: Whether the reconstruction is added to what it reconstructs.
+        map_weight: Weight in the score of the mean over the highest tenth of the map, beside the image's log
+            odds with weight 1.
+        teacher_evidence: From what the teacher judges the image.
+        student_evidence: From what the students judge the image.
+        distillation: Which students there are.
+        modality: Modality of the student that is called.
+    """
+
+    def __init__(
+        self,
+        backbone: TimmFeatureExtractor,
+        width: int = 256,
+        fusion: Fusion | str = Fusion.BOTH,
+        fusion_layers: int = 2,
+        fusion_heads: int = 8,
+        mar_kernel_size: int = 1,
+        mar_distance: int = 1,
+        energy: EnergyForm | str = EnergyForm.SIMAM,
+        residual: bool = True,
+        map_weight: float = 0.0,
+        teacher_evidence: Evidence | str = Evidence.BACKBONE,
+        student_evidence: Evidence | str = Evidence.ENCODING,
+        distillation: Distillation | str = Distillation.PER_MODALITY,
+        modality: Modality | str = Modality.WLI,
+    ) -> None:
+        super().__init__()
+        fusion, distillation = Fusion(fusion), Distillation(distillation)
+        self.embedding = FeatureEmbedding(backbone)
+        self.modality = Modality(modality)
+        self.map_weight = map_weight
+        channels = self.embedding.channels
+
+        def encoder() -> ModalityEncoder:
+            reconstruction = (
+                MaskedAttentionReconstruction(width, mar_kernel_size, mar_distance, energy)
+                if fusion in {Fusion.MAR, Fusion.BOTH}
+                else None
+            )
+            return ModalityEncoder(channels, width, reconstruction, residual)
+
+        self.teacher = Teacher(
+            channels,
+            width,
+            {modality: encoder() for modality in Modality},
+            CrossModalFusion(width, fusion_layers, fusion_heads) if fusion in {Fusion.CMCA, Fusion.BOTH} else None,
+            Evidence(teacher_evidence),
+        )
+        self.students = nn.ModuleDict()
+        if distillation is not Distillation.NONE:
+            for modality in Modality:
+                shared = distillation is Distillation.SHARED and len(self.students) > 0
+                self.students[modality.value] = (
+                    self.students[Modality.WLI.value]
+                    if shared
+                    else Student(channels, width, encoder(), Evidence(student_evidence))
+                )
+        self._in_training: list[nn.Module] = []
+
+    def student(self, modality: Modality) -> Student:
+        """The student of a modality."""
+        return self.students[modality.value]  # type: ignore[return-value]
+
+    def fit_student_statistics(self, statistics: Mapping[Modality, FeatureStatistics]) -> None:
+        """Let each student take over the statistics of its modality; a shared one takes the mean of both."""
+        for modality in Modality:
+            both = self.student(Modality.WLI) is self.student(Modality.NBI)
+            own = [statistics[m] for m in (Modality if both else (modality,))]
+            self.student(modality).fit_statistics(FeatureStatistics(*(torch.stack(x).mean(0) for x in zip(*own))))
+
+    def freeze_for(self, stage: Stage, train_backbone: bool = False) -> None:
+        """Let gradients flow into what a stage trains, and keep all else as it is, statistics included.
+
+        Args:
+            stage: The stage.
+            train_backbone: Whether the backbone learns together with the teacher.
+        """
+        self._in_training = [self.teacher] if stage is Stage.TEACHER else [self.students]
+        if train_backbone and stage is Stage.TEACHER:
+            self._in_training.append(self.embedding)
+        self.requires_grad_(False)
+        for part in self._in_training:
+            part.requires_grad_(True)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> "MEMDModel":
+        """Set training mode, but only where the current stage trains."""
+        super().train(False)
+        self.training = mode
+        for part in self._in_training:
+            part.train(mode)
+        return self
+
+    def forward(self, images: torch.Tensor) -> InferenceBatch:
+        """Judge images of one modality by their student.
+
+        Args:
+            images: Normalised images of :attr:`modality`, shape ``(B, 3, H, W)``.
+
+        Returns:
+            Raw scores ``(B,)`` and maps ``(B, H, W)``, in log odds.
+        """
+        return self.predict(self.student(self.modality)(self.embedding(images)), images.shape[-2:])
+
+    def predict(self, logits: Logits, size: torch.Size) -> InferenceBatch:
+        """Turn logits into a score and a map.
+
+        The score is the image's log odds of being abnormal, to which ``map_weight`` times the mean log odds of
+        the most abnormal tenth of the locations is added; the map is the log odds of each location, brought to
+        the size of the image.
+
+        Args:
+            logits: Logits of a student or the teacher.
+            size: Height and width of the image.
+
+        Returns:
+            Raw scores ``(B,)`` and maps ``(B, H, W)``.
+        """
+        score = logits.image[:, 1] - logits.image[:, 0]
+        location = logits.location[:, 1:] - logits.location[:, :1]
+        if self.map_weight:
+            highest = max(1, location.shape[-2] * location.shape[-1] // 10)
+            score = score + self.map_weight * location.flatten(1).topk(highest, dim=1).values.mean(1)
+        anomaly_map = F.interpolate(location, size, mode="bilinear", align_corners=False)[:, 0]
+        return InferenceBatch(pred_score=score, anomaly_map=anomaly_map)

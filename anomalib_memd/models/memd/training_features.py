@@ -1,0 +1,184 @@
+"""The features that MEMD trains on: kept from the start, or computed step by step."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
+from torch import nn
+from torchvision.transforms.v2 import Normalize
+
+from anomalib_memd.data import PairedImageBatch
+from anomalib_memd.modality import Modality
+
+from .embedding import FeatureEmbedding
+from .feature_cache import FeatureCache, NegativePool, fast_precision, pair_of, shrink, synthesise
+from .statistics import FeatureStatistics, feature_statistics
+from .synthesis import FeatureNoise, ImageSynthesis, SynthesisKind
+
+
+class Sample(NamedTuple):
+    """Training input of one step: features of normal images, and of one negative of each."""
+
+    normal: dict[Modality, torch.Tensor]
+    """Each ``(B, C, H, W)``."""
+    abnormal: dict[Modality, torch.Tensor]
+    """Each ``(B, C, H, W)``."""
+    masks: dict[Modality, torch.Tensor]
+    """Abnormal fraction of each location of the negatives in [0, 1], each ``(B, H, W)``."""
+    registered: bool
+    """Whether the two modalities show the same tissue."""
+
+    def merged(
+        self,
+        noise: FeatureNoise,
+        standardize: Mapping[str, nn.Module],
+    ) -> tuple[dict[Modality, torch.Tensor], dict[Modality, torch.Tensor], torch.Tensor]:
+        """Put normal images and negatives into one batch, and noise on the features of the negatives.
+
+        Args:
+            noise: Draws the noise; a deviation of 0 adds none.
+            standardize: Standardisation of each modality, whose deviations are the unit of the noise.
+
+        Returns:
+            Features ``(2 B, C, H, W)`` and masks ``(2 B, H, W)`` of each modality, and labels ``(2 B,)``.
+        """
+        abnormal, masks = dict(self.abnormal), dict(self.masks)
+        if noise.std > 0:
+            shared = noise.blobs(masks[Modality.WLI].shape, masks[Modality.WLI].device)
+            for modality in Modality:
+                blobs = shared if self.registered else noise.blobs(masks[modality].shape, masks[modality].device)
+                abnormal[modality] = noise(abnormal[modality], blobs, standardize[modality.value].std)
+                masks[modality] = torch.maximum(masks[modality], blobs.to(masks[modality].dtype))
+        features = {m: torch.cat([self.normal[m], abnormal[m]]) for m in Modality}
+        merged_masks = {m: torch.cat([torch.zeros_like(masks[m]), masks[m]]) for m in Modality}
+        count = len(features[Modality.WLI])
+        return features, merged_masks, torch.arange(count, device=features[Modality.WLI].device) >= count // 2
+
+
+class TrainingFeatures:
+    """Source of training features and of their statistics.
+
+    The features of the frozen backbone are computed once and kept in a :class:`~.feature_cache.FeatureCache`,
+    unless images are augmented or the backbone learns; then negatives are drawn and embedded in each step.
+
+    Args:
+        kind: What is drawn into negatives.
+        negatives: Number of negatives in the pool of each image.
+        mean: Mean by which images are normalised.
+        std: Deviation by which images are normalised.
+        keep: Whether features may be kept.
+        directory: Where they stay for later runs.
+
+    Raises:
+        ValueError: If there are no negatives.
+    """
+
+    def __init__(
+        self,
+        kind: SynthesisKind,
+        negatives: int,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        keep: bool = True,
+        directory: str | Path | None = None,
+    ) -> None:
+        if negatives < 1:
+            msg = f"MEMD learns from synthetic negatives and needs at least 1 for each image, got {negatives}."
+            raise ValueError(msg)
+        self.synthesis = ImageSynthesis(kind)
+        # Where noise on the features is all, there is nothing to draw into images and nothing to keep of it.
+        self.negatives = 0 if kind is SynthesisKind.NOISE else negatives
+        self.normalize = Normalize(list(mean), list(std))
+        self.keep = keep
+        self.directory = Path(directory) if directory is not None else None
+        self._cache: FeatureCache | None = None
+        self._statistics: list[dict[Modality, FeatureStatistics]] = []
+
+    def prepare(self, embedding: FeatureEmbedding, trainer: Trainer) -> None:
+        """Compute features, or their statistics alone where they cannot be kept; once a run.
+
+        Args:
+            embedding: Takes normalised images to features.
+            trainer: Trainer with a datamodule of pairs.
+
+        Raises:
+            TypeError: If there is no such datamodule.
+        """
+        if self._statistics:
+            return
+        datamodule = getattr(trainer, "datamodule", None)
+        if not hasattr(datamodule, "train_datasets"):
+            msg = f"MEMD trains from a datamodule of pairs such as anomalib_memd.Kvasir, got {type(datamodule).__name__}."
+            raise TypeError(msg)
+        keep = self.keep and datamodule.train_augmentations is None
+        if self.keep and not keep:
+            rank_zero_info("Training images are augmented, so their features are computed anew in each step.")
+        pools = [
+            NegativePool(dataset, self.synthesis, self.negatives if keep else 0, self.normalize)
+            for dataset in datamodule.train_datasets()
+        ]
+        cache = FeatureCache(embedding, pools, embedding.digest(), self.directory if keep else None)
+        cache.fill(
+            next(embedding.parameters()).device,
+            datamodule.num_workers,
+            trainer.global_rank,
+            trainer.world_size,
+            trainer.strategy.barrier,
+            trainer.strategy.broadcast,
+        )
+        for number in range(len(pools)):
+            normal = cache.normal_features(number)
+            self._statistics.append({m: feature_statistics(normal[:, i].split(32)) for i, m in enumerate(Modality)})
+        if keep:
+            self._cache = cache
+        else:
+            trainer.strategy.barrier()
+            cache.close()
+
+    def statistics(self, unpaired: bool) -> dict[Modality, FeatureStatistics]:
+        """Statistics of the normal training images of each modality.
+
+        Args:
+            unpaired: Whether those of the unpaired sets are meant.
+        """
+        return self._statistics[-1 if unpaired else 0]
+
+    def sample(self, batch: PairedImageBatch, embedding: FeatureEmbedding) -> Sample:
+        """Features of a batch and of one negative of each item.
+
+        Args:
+            batch: Normalised training pairs.
+            embedding: Takes normalised images to features.
+        """
+        registered = bool(batch.registered is None or batch.registered.all())
+        if self._cache is not None:
+            return Sample(*self._cache.draw(batch.image_path, batch.image.device), registered=registered)
+        return self._compute(batch, embedding, registered)
+
+    def _compute(self, batch: PairedImageBatch, embedding: FeatureEmbedding, registered: bool) -> Sample:
+        mean, std = (torch.tensor(v, device=batch.image.device)[:, None, None] for v in (self.normalize.mean, self.normalize.std))
+        pairs = [{m: (x * std + mean).clamp(0, 1).cpu() for m, x in pair_of(item).items()} for item in batch]
+        seeds = torch.randint(2**31, (len(pairs),)).tolist()
+        drawn = [
+            synthesise(self.synthesis, pair, pairs[(i + 1) % len(pairs)], registered, seed)
+            for i, (pair, seed) in enumerate(zip(pairs, seeds, strict=True))
+        ]
+        normal, abnormal, masks = {}, {}, {}
+        with fast_precision(batch.image.device):
+            for modality, image in {Modality.WLI: batch.image, Modality.NBI: batch.nbi_image}.items():
+                normal[modality] = embedding(image)
+                negatives = self.normalize(torch.stack([images[modality] for images, _ in drawn]))
+                abnormal[modality] = embedding(negatives.to(image.device))
+                changed = torch.stack([mask[modality] for _, mask in drawn]).to(image.device)
+                masks[modality] = shrink(changed, normal[modality].shape[-2:])
+        return Sample(normal, abnormal, masks, registered)
+
+    def close(self) -> None:
+        """Let go of kept features."""
+        if self._cache is not None:
+            self._cache.close()
+        self._cache = None
+        self._statistics = []
