@@ -10,8 +10,6 @@ from anomalib_memd.registry import register
 from anomalib_memd.translation import SpectralNBI
 from anomalib_memd.version import __version__
 
-
-
 __all__ = [
     "MEMD",
     "Branch",

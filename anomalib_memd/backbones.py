@@ -88,7 +88,7 @@ def _file_state(path: Path) -> dict[str, torch.Tensor]:
 
 
 def _packaged_state(name: str) -> dict[str, torch.Tensor]:
-    base = name.split(".")[0]
+    base = name.split(".", maxsplit=1)[0]
     package = PACKAGED.get(base)
     if package is None:
         msg = f"No package has weights of {name}; there are some of {', '.join(PACKAGED)}."

@@ -19,7 +19,7 @@ class TwoStageTraining(Callback):
     The module must have ``start_stage(stage)``, which freezes what the stage does not train and prepares it,
     and ``configure_optimizers()`` for what the stage does train.
 
-    Every epoch starts from a seed of its own, so a run that was resumed goes on as if it had not stopped.
+    Every step starts from a seed of its own, so a run that was resumed goes on as if it had not stopped.
 
     Args:
         epochs: Number of epochs of each stage; a stage of no epochs is left out.
@@ -106,25 +106,28 @@ class TwoStageTraining(Callback):
         if self.seed is None:
             # Processes draw their own seeds; the first one's decides.
             self.seed = int(trainer.strategy.broadcast(torch.initial_seed() % 2**31))
+        if trainer.datamodule is not None:
+            trainer.datamodule.shuffle_seed = self.seed
         bar = trainer.progress_bar_callback
         if hasattr(bar, "_get_train_description"):  # Rich asks for it, TQDM is told below.
             bar._get_train_description = lambda _epoch: self.description  # noqa: SLF001
         self._enter(trainer, pl_module, resumed=self.stage_epoch > 0)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Seed the epoch and decide whether it ends with a validation."""
+        """Decide whether the epoch ends with a validation."""
         del pl_module
         last = self.stage_epoch + 1 == self.epochs[self.stage]
         due = last or (self.stage_epoch + 1) % self.validation_interval == 0
         trainer.check_val_every_n_epoch = 1 if due else trainer.current_epoch + 2
-        torch.manual_seed(self.seed + 1000 * trainer.current_epoch + trainer.global_rank)
         bar = trainer.progress_bar_callback
         if isinstance(bar, TQDMProgressBar):
             bar.train_progress_bar.set_description(self.description)
 
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:  # noqa: ANN401
-        """Set the learning rate of the step."""
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Seed the step and set its learning rate."""
         del batch
+        step = (trainer.current_epoch * trainer.num_training_batches + batch_idx) * trainer.world_size
+        torch.manual_seed(self.seed + step + trainer.global_rank)
         progress = (self.stage_epoch + batch_idx / trainer.num_training_batches) / self.epochs[self.stage]
         for group, rate in zip(trainer.optimizers[0].param_groups, self._base_rates, strict=True):
             group["lr"] = rate * warmup_and_decay(progress, self.warmup)

@@ -52,15 +52,17 @@ class EndoscopyDataset(AnomalibDataset):
         super().__init__(augmentations=augmentations)
         self.modality = DataModality(modality)
         self.translator = translator
-        samples = pd.DataFrame({
-            "image_path": [str(root / name) for name in split["image"]],
-            "split": split["split"].to_numpy(),
-            "class_name": split["class"].to_numpy(),
-            "label": split["label"].to_numpy(),
-            "label_index": (split["label"] != "normal").astype(int).to_numpy(),
-            "mask_path": [str(root / name) if name else "" for name in split["mask"]],
-            "nbi_path": self._partners(split, root, nbi_root),
-        })
+        samples = pd.DataFrame(
+            {
+                "image_path": [str(root / name) for name in split["image"]],
+                "split": split["split"].to_numpy(),
+                "class_name": split["class"].to_numpy(),
+                "label": split["label"].to_numpy(),
+                "label_index": (split["label"] != "normal").astype(int).to_numpy(),
+                "mask_path": [str(root / name) if name else "" for name in split["mask"]],
+                "nbi_path": self._partners(split, root, nbi_root),
+            }
+        )
         abnormal = samples[samples.label_index == 1]
         has_masks = len(abnormal) > 0 and bool((abnormal.mask_path != "").all())
         samples.attrs["task"] = TaskType.SEGMENTATION if has_masks else TaskType.CLASSIFICATION
@@ -197,7 +199,13 @@ class UnpairedDataset(EndoscopyDataset):
 
         Returns:
             Item with ``registered`` false, whose ``image_path`` names both files, ``wli|nbi``.
+
+        Raises:
+            IndexError: If there is no such position.
         """
+        if not 0 <= index < len(self):
+            msg = f"There are {len(self)} items, but item {index} was asked for."
+            raise IndexError(msg)
         wli_path, nbi_path = self._paths(index)
         (wli,), _ = _augment(self.augmentations, [read_image(wli_path)], None)
         (nbi,), _ = _augment(self.augmentations, [read_image(nbi_path)], None)

@@ -4,11 +4,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
+import torch
 from anomalib.data import AnomalibDataModule
 from anomalib.data.utils import TestSplitMode, ValSplitMode
 from lightning.pytorch.overrides.distributed import UnrepeatedDistributedSampler
 from torch import nn
 from torch.utils.data import DataLoader
+from torch.utils.data.distributed import DistributedSampler
 from torchvision.transforms.v2 import Transform
 
 from anomalib_memd.translation import SpectralNBI
@@ -103,6 +105,8 @@ class Kvasir(AnomalibDataModule):
         self.split_sizes = split_sizes
         self.url = url
         self.sha256 = sha256
+        self.shuffle_seed: int | None = None
+        """Seed of the order of training images; that of torch if ``None``."""
         self.use_unpaired = False
         """Whether the training loader gives the unpaired sets; MEMD sets it for its second stage."""
 
@@ -172,14 +176,23 @@ class Kvasir(AnomalibDataModule):
     def train_dataloader(self) -> DataLoader:
         """Training images: the pairs, or the unpaired sets where they are wanted and given."""
         dataset = self.train_datasets()[-1 if self.use_unpaired else 0]
+        trainer = self.trainer
+        # Its order is a function of seed and epoch alone, whether the run was resumed or is shared by processes.
+        sampler = DistributedSampler(
+            dataset,
+            num_replicas=trainer.world_size if trainer is not None else 1,
+            rank=trainer.global_rank if trainer is not None else 0,
+            seed=torch.initial_seed() % 2**31 if self.shuffle_seed is None else self.shuffle_seed,
+        )
+        sampler.set_epoch(trainer.current_epoch if trainer is not None else 0)
         return DataLoader(
             dataset,
-            shuffle=True,
+            sampler=sampler,
             batch_size=self.train_batch_size,
             num_workers=self.num_workers,
             collate_fn=self.external_collate_fn or dataset.collate_fn,
             # A last batch of one image would leave batch normalisation without a variance.
-            drop_last=len(dataset) % self.train_batch_size == 1 and len(dataset) > 1,
+            drop_last=len(sampler) % self.train_batch_size == 1 and len(sampler) > 1,
         )
 
     def val_dataloader(self) -> DataLoader:

@@ -8,8 +8,6 @@ import pandas as pd
 from torchvision.transforms.v2.functional import to_pil_image
 from tqdm import tqdm
 
-from anomalib_memd.modality import Modality
-
 from .dataset import DataModality
 from .kvasir import Kvasir
 from .split import write_split
@@ -52,7 +50,9 @@ class Phantom(Kvasir):
         num_workers: int = 2,
     ) -> None:
         if min(image_size, train, val, test) < 1:
-            msg = f"A phantom needs frames of a positive size, got {image_size} pixels and {train}, {val}, {test} frames."
+            msg = (
+                f"A phantom needs frames of a positive size, got {image_size} pixels and {train}, {val}, {test} frames."
+            )
             raise ValueError(msg)
         folder = Path(root) / f"{image_size}px-{train}-{val}-{test}-seed{phantom_seed}"
         super().__init__(

@@ -162,7 +162,9 @@ def _check_rows(table: pd.DataFrame, path: Path) -> None:
     for column in ("image", "mask"):
         absent = [name for name in table[column] if name and not (path.parent / name).is_file()]
         if absent:
-            msg = f"{path} names {len(absent)} {column} files that do not exist, the first is {path.parent / absent[0]}."
+            msg = (
+                f"{path} names {len(absent)} {column} files that do not exist, the first is {path.parent / absent[0]}."
+            )
             raise SplitError(msg)
 
 

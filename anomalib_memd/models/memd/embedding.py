@@ -25,7 +25,8 @@ class FeatureEmbedding(nn.Module):
 
     def __init__(self, backbone: TimmFeatureExtractor, smoothing: int = 3) -> None:
         super().__init__()
-        self.backbone = backbone
+        # The order in which processors convolve fastest.
+        self.backbone = backbone.to(memory_format=torch.channels_last)
         self.pool = nn.AvgPool2d(smoothing, stride=1, padding=smoothing // 2)
         self.channels: int = sum(backbone.out_dims)
 
@@ -39,7 +40,7 @@ class FeatureEmbedding(nn.Module):
             Features of shape ``(B, C, h, w)``, where ``C`` sums the channels of all layers and ``h x w`` is
             the grid of the deepest one.
         """
-        return self.merge(self.backbone(image))
+        return self.merge(self.backbone(image.contiguous(memory_format=torch.channels_last)))
 
     def merge(self, features: Mapping[str | int, torch.Tensor]) -> torch.Tensor:
         """Average, resample and concatenate the maps of the layers, each of shape ``(B, C_i, h_i, w_i)``."""

@@ -37,8 +37,8 @@ class MultimodalEvaluator(Evaluator):
         self,
         trainer: Trainer,
         pl_module: LightningModule,
-        outputs: Any,  # noqa: ANN401
-        batch: Any,  # noqa: ANN401
+        outputs: Any,
+        batch: Any,
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
@@ -50,8 +50,8 @@ class MultimodalEvaluator(Evaluator):
         self,
         trainer: Trainer,
         pl_module: LightningModule,
-        outputs: Any,  # noqa: ANN401
-        batch: Any,  # noqa: ANN401
+        outputs: Any,
+        batch: Any,
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
@@ -69,7 +69,7 @@ class MultimodalEvaluator(Evaluator):
         del trainer
         self._log(self.test_metrics, pl_module)
 
-    def _update(self, metrics: torch.nn.ModuleList, batch: Any) -> None:  # noqa: ANN401
+    def _update(self, metrics: torch.nn.ModuleList, batch: Any) -> None:
         for branch, view in branch_views(batch, self.modality):
             for metric in metrics:
                 if metric.name.startswith(f"{branch.value}_"):

@@ -4,7 +4,7 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -73,10 +73,10 @@ class NegativePool(Dataset):
         """
         item: PairedImageItem = self.dataset[index]
         images = pair_of(item)
+        donor = pair_of(self.dataset[(index + len(self) // 2) % len(self)])
         made, masks = [list(images.values())], []
         for number in range(self.negatives):
             seed = self.negatives * index + number
-            donor = pair_of(self.dataset[(index + 1 + seed * 7919) % len(self)])
             negative, mask = synthesise(self.synthesis, images, donor, bool(item.registered), seed)
             made.append(list(negative.values()))
             masks.append(torch.stack(list(mask.values())))
@@ -259,9 +259,29 @@ class FeatureCache:
             pool is empty) and masks of the negatives, for each modality, in bfloat16.
         """
         rows = torch.tensor([self._rows[path] for path in paths])
+        numbers = torch.randint(max(self.negatives, 1), (len(rows),))
+        return self._gather(rows, numbers, device)
+
+    def sweep(self, pool: int, size: int) -> Iterator[tuple[dict[Modality, torch.Tensor], ...]]:
+        """Go through one dataset, once with each negative; see :meth:`draw` for what is yielded.
+
+        Args:
+            pool: Number of the dataset.
+            size: Number of items a batch.
+        """
+        start = sum(len(p) for p in self.pools[:pool])
+        for rows in torch.arange(start, start + len(self.pools[pool])).split(size):
+            for number in range(max(self.negatives, 1)):
+                yield self._gather(rows, torch.full_like(rows, number), torch.device("cpu"))
+
+    def _gather(
+        self,
+        rows: torch.Tensor,
+        numbers: torch.Tensor,
+        device: torch.device,
+    ) -> tuple[dict[Modality, torch.Tensor], ...]:
         normal = self.features[rows, 0]
         if self.negatives:
-            numbers = torch.randint(self.negatives, (len(rows),))
             abnormal, masks = self.features[rows, 1 + numbers], self.masks[rows, numbers]
         else:
             abnormal, masks = normal, torch.zeros_like(normal[:, :, 0])
@@ -302,6 +322,8 @@ def _elements(shape: tuple[int, ...]) -> int:
     return int(torch.Size(shape).numel())
 
 
-def _unpack(data: torch.Tensor, feature_shape: tuple[int, ...], mask_shape: tuple[int, ...]) -> tuple[torch.Tensor, torch.Tensor]:
+def _unpack(
+    data: torch.Tensor, feature_shape: tuple[int, ...], mask_shape: tuple[int, ...]
+) -> tuple[torch.Tensor, torch.Tensor]:
     features, masks = data.split([_elements(feature_shape), _elements(mask_shape)])
     return features.view(feature_shape), masks.view(mask_shape)

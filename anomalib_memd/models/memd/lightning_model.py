@@ -1,7 +1,7 @@
 """MEMD: multimodal enhanced fusion and multi-branch distillation for endoscopic anomaly detection."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,19 +19,26 @@ from torch import nn
 
 from anomalib_memd.backbones import build_backbone
 from anomalib_memd.callbacks import TwoStageTraining
-from anomalib_memd.data import PairedImageBatch
+from anomalib_memd.data import DataModality, PairedImageBatch
 from anomalib_memd.modality import Branch, Modality
 from anomalib_memd.stage import Stage
 
 from .checkpoint import load_teacher
 from .evaluator import MultimodalEvaluator
 from .feature_cache import fast_precision
-from .loss import DiscriminatorLoss, DistillationLoss, GlobalCosineLoss, GlobalDistance, KLDirection, ModalityTemperature
+from .loss import (
+    DiscriminatorLoss,
+    DistillationLoss,
+    GlobalCosineLoss,
+    GlobalDistance,
+    KLDirection,
+    ModalityTemperature,
+)
 from .masked_attention import EnergyForm
 from .post_processor import MultimodalPostProcessor
 from .pre_processor import PairedPreProcessor
 from .synthesis import FeatureNoise, SynthesisKind
-from .torch_model import Distillation, Evidence, Fusion, MEMDModel
+from .torch_model import Distillation, Evidence, Fusion, MEMDModel, ModalityEncoder
 from .training_features import Sample, TrainingFeatures
 from .visualizer import MultimodalVisualizer
 
@@ -72,12 +79,11 @@ class MEMD(AnomalibModule):
         student_epochs: Number of epochs of the second stage.
         learning_rate: Learning rate after warm-up.
         warmup: Fraction of a stage in which the learning rate rises.
-        teacher_ridge: L2 penalty of the teacher's image logits.
-        student_ridge: L2 penalty of the students' image logits.
+        image_learning_rate: The same for the image logits, which see features of unit length.
+        ridge: L2 penalty of the teacher's image logits, if they judge from backbone features and are solved for.
         patience: Number of validations without progress after which a stage ends; ``None`` for all epochs.
         validation_interval: Number of epochs between validations.
         distillation: Which students there are.
-        discrimination_weight: Weight of ``L_dis`` in the students' loss.
         distillation_weight: Weight ``lambda`` of ``L_KD``.
         cosine_weight: Weight ``eta`` of ``L_cos``.
         global_distance: The distance in ``L_cos``.
@@ -127,22 +133,21 @@ class MEMD(AnomalibModule):
         residual: bool = True,
         map_weight: float = 0.0,
         teacher_evidence: Evidence | str = Evidence.BACKBONE,
-        student_evidence: Evidence | str = Evidence.ENCODING,
+        student_evidence: Evidence | str = Evidence.BACKBONE,
         synthesis: SynthesisKind | str = SynthesisKind.LESION,
         negatives: int = 3,
         feature_noise: float = 0.0,
         modality_dropout: float = 0.1,
-        teacher_epochs: int = 15,
-        student_epochs: int = 15,
+        teacher_epochs: int = 6,
+        student_epochs: int = 8,
         learning_rate: float = 7e-4,
+        image_learning_rate: float = 7e-3,
         warmup: float = 0.1,
-        teacher_ridge: float = 1.0,
-        student_ridge: float = 0.0,
+        ridge: float = 3.0,
         patience: int | None = None,
         validation_interval: int = 5,
         distillation: Distillation | str = Distillation.PER_MODALITY,
-        discrimination_weight: float = 0.1,
-        distillation_weight: float = 1.0,
+        distillation_weight: float = 10.0,
         cosine_weight: float = 1.0,
         global_distance: GlobalDistance | str = GlobalDistance.COSINE,
         kl_direction: KLDirection | str = KLDirection.TEACHER_TARGET,
@@ -193,8 +198,8 @@ class MEMD(AnomalibModule):
         self.modality_dropout = modality_dropout
         self.freeze_backbone = freeze_backbone
         self.learning_rate = learning_rate
-        self.ridge = {Stage.TEACHER: teacher_ridge, Stage.STUDENTS: student_ridge}
-        self.discrimination_weight = discrimination_weight
+        self.image_learning_rate = image_learning_rate
+        self.ridge = ridge
         self.distillation_weight = distillation_weight
         self.cosine_weight = cosine_weight
         self.stage = Stage.TEACHER
@@ -240,19 +245,17 @@ class MEMD(AnomalibModule):
         return (Modality, Fusion, Evidence, EnergyForm, SynthesisKind, Distillation, GlobalDistance, KLDirection)
 
     def configure_callbacks(self) -> list[Callback]:
-        """anomalib's components and the two stages."""
+        """Anomalib's components and the two stages."""
         return [self.two_stage_training, *super().configure_callbacks()]
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Adam on what the current stage trains, with an L2 penalty on the image logits."""
-        part = self.model.teacher if self.stage is Stage.TEACHER else self.model.students
-        image_weights = {id(p) for n, p in part.named_parameters() if n.endswith("head.image.weight")}
-        trained = [p for p in self.model.parameters() if p.requires_grad]
-        groups = [
-            {"params": [p for p in trained if id(p) not in image_weights]},
-            {"params": [p for p in trained if id(p) in image_weights], "weight_decay": self.ridge[self.stage]},
-        ]
-        return torch.optim.Adam(groups, lr=self.learning_rate)
+        """Adam on what the current stage trains."""
+        trained = [(name, p) for name, p in self.model.named_parameters() if p.requires_grad]
+        image = [p for name, p in trained if ".head.image." in name]
+        rest = [p for name, p in trained if ".head.image." not in name]
+        return torch.optim.Adam(
+            [{"params": rest}, {"params": image, "lr": self.image_learning_rate}], self.learning_rate
+        )
 
     def freeze_for(self, stage: Stage) -> None:
         """Enter a stage: let gradients flow into its part alone."""
@@ -266,16 +269,24 @@ class MEMD(AnomalibModule):
             stage: The stage.
             resumed: Whether some of its epochs are done.
         """
+        datamodule = getattr(self.trainer, "datamodule", None)
+        if getattr(datamodule, "modality", None) != DataModality.PAIRED:
+            msg = f"MEMD trains on pairs: use a datamodule such as anomalib_memd.Kvasir with modality=paired, not {datamodule}."
+            raise TypeError(msg)
         self.features.prepare(self.model.embedding, self.trainer)
         use_unpaired = stage is Stage.STUDENTS and len(self.trainer.datamodule.train_datasets()) > 1
         self.trainer.datamodule.use_unpaired = use_unpaired
-        if resumed:
-            return
-        statistics = self.features.statistics(use_unpaired)
-        if stage is Stage.TEACHER:
-            self.model.teacher.fit_statistics(statistics)
-        else:
-            self.model.fit_student_statistics(statistics)
+        if not resumed:
+            statistics = self.features.statistics(use_unpaired)
+            if stage is Stage.TEACHER:
+                teacher = self.model.teacher
+                teacher.fit_statistics(statistics)
+                scales = self._scales(teacher.encoders)
+                merged = (sample.merged(self.feature_noise, scales) for sample in self.features.pairs())
+                teacher.fit_image_logits(((features, labels) for features, _, labels in merged), self.ridge)
+            else:
+                self.model.fit_student_statistics(statistics)
+        self.features.release(self.trainer)
 
     def training_step(self, batch: Batch, batch_idx: int) -> STEP_OUTPUT:
         """Train the part of the current stage.
@@ -320,7 +331,7 @@ class MEMD(AnomalibModule):
         return loss
 
     def _teacher_losses(self, sample: Sample) -> dict[str, torch.Tensor]:
-        features, masks, label = sample.merged(self.feature_noise, self.model.teacher.standardize)
+        features, masks, label = sample.merged(self.feature_noise, self._scales(self.model.teacher.encoders))
         self._drop_modality(features)
         output = self.model.teacher(features)
         discrimination = self.discriminator_loss(output.logits, torch.stack(list(masks.values())).amax(0), label)
@@ -332,8 +343,8 @@ class MEMD(AnomalibModule):
         }
 
     def _student_losses(self, sample: Sample) -> dict[str, torch.Tensor]:
-        standardize = {modality.value: self.model.student(modality).standardize for modality in Modality}
-        features, masks, label = sample.merged(self.feature_noise, standardize)
+        scales = self._scales({modality.value: self.model.student(modality).encoder for modality in Modality})
+        features, masks, label = sample.merged(self.feature_noise, scales)
         temperatures = self.temperature()
         losses, distillation = {}, {}
         with torch.no_grad():
@@ -347,16 +358,17 @@ class MEMD(AnomalibModule):
             logits = self.model.student(modality)(features[modality])
             discrimination = self.discriminator_loss(logits, masks[modality], label)
             distillation[modality] = self.distillation_loss(logits, targets[modality], temperatures[modality])
-            total = (
-                total
-                + self.discrimination_weight * discrimination
-                + self.distillation_weight * distillation[modality]
-            )
+            total = total + discrimination + self.distillation_weight * distillation[modality]
             losses[f"{modality.value}_discrimination_loss"] = discrimination
             losses[f"{modality.value}_distillation_loss"] = distillation[modality]
             losses[f"{modality.value}_temperature"] = temperatures[modality]
         self.temperature.update({m: self.trainer.strategy.reduce(loss.detach()) for m, loss in distillation.items()})
         return {"loss": total, **losses}
+
+    @staticmethod
+    def _scales(encoders: Mapping[str, ModalityEncoder] | nn.ModuleDict) -> dict[Modality, torch.Tensor]:
+        """Deviation of each backbone channel, the unit of the noise on features."""
+        return {modality: encoders[modality.value].standardize.std for modality in Modality}
 
     def _drop_modality(self, features: dict[Modality, torch.Tensor]) -> None:
         """Now and then, let one modality stand in both inputs, so that the teacher can judge a single image."""
@@ -368,22 +380,22 @@ class MEMD(AnomalibModule):
             other = features[modality.other]
             features[modality.other] = torch.where(chosen[:, None, None, None], features[modality], other)
 
-    def validation_step(self, batch: Batch, *args: Any, **kwargs: Any) -> STEP_OUTPUT:  # noqa: ANN401
+    def validation_step(self, batch: Batch, *args: Any, **kwargs: Any) -> STEP_OUTPUT:
         """Predict by every detector that has been trained."""
         del args, kwargs
         return self._predict(batch)
 
-    def test_step(self, batch: Batch, *args: Any, **kwargs: Any) -> STEP_OUTPUT:  # noqa: ANN401
+    def test_step(self, batch: Batch, *args: Any, **kwargs: Any) -> STEP_OUTPUT:
         """Predict by every detector that has been trained."""
         del args, kwargs
         return self._predict(batch)
 
-    def predict_step(self, batch: Batch, *args: Any, **kwargs: Any) -> STEP_OUTPUT:  # noqa: ANN401
+    def predict_step(self, batch: Batch, *args: Any, **kwargs: Any) -> STEP_OUTPUT:
         """Predict by every detector that has been trained, or by one student where the batch is no pair."""
         del args, kwargs
         return self._predict(batch)
 
-    def forward(self, batch: torch.Tensor, *args: Any, **kwargs: Any) -> InferenceBatch:  # noqa: ANN401
+    def forward(self, batch: torch.Tensor, *args: Any, **kwargs: Any) -> InferenceBatch:
         """Judge images by the student of ``modality``, pre- and post-processing included.
 
         Args:

@@ -83,11 +83,16 @@ class DistillationLoss(nn.Module):
             Scalar loss.
         """
         return sum(
-            (self._divergence(s.float(), t.detach().float(), temperature) for s, t in zip(student, teacher, strict=True)),
+            (
+                self._divergence(s.float(), t.detach().float(), temperature)
+                for s, t in zip(student, teacher, strict=True)
+            ),
             start=torch.zeros((), device=student.image.device),
         )
 
-    def _divergence(self, student: torch.Tensor, teacher: torch.Tensor, temperature: torch.Tensor | float) -> torch.Tensor:
+    def _divergence(
+        self, student: torch.Tensor, teacher: torch.Tensor, temperature: torch.Tensor | float
+    ) -> torch.Tensor:
         log_student = F.log_softmax(student / temperature, dim=1)
         log_teacher = F.log_softmax(teacher / temperature, dim=1)
         if self.direction is KLDirection.TEACHER_TARGET:

@@ -19,7 +19,7 @@ class MultimodalPostProcessor(nn.Module, Callback):
         **options: Options of :class:`~anomalib.post_processing.PostProcessor`, such as ``image_sensitivity``.
     """
 
-    def __init__(self, modality: Modality | str = Modality.WLI, **options: Any) -> None:  # noqa: ANN401
+    def __init__(self, modality: Modality | str = Modality.WLI, **options: Any) -> None:
         super().__init__()
         self.modality = Modality(modality)
         self.branches = nn.ModuleDict({branch.value: PostProcessor(**options) for branch in Branch})
@@ -39,7 +39,7 @@ class MultimodalPostProcessor(nn.Module, Callback):
         """
         return self.branch(self.modality)(predictions)
 
-    def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Batch, *_: Any) -> None:  # noqa: ANN401
+    def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Batch, *_: Any) -> None:
         """Take in the predictions of every detector."""
         for branch, view in branch_views(outputs, self.modality):
             self.branch(branch).on_validation_batch_end(trainer, pl_module, view)
@@ -49,7 +49,7 @@ class MultimodalPostProcessor(nn.Module, Callback):
         for branch in Branch:
             self.branch(branch).on_validation_epoch_end(trainer, pl_module)
 
-    def on_test_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Batch, *_: Any) -> None:  # noqa: ANN401
+    def on_test_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Batch, *_: Any) -> None:
         """Normalise and threshold the predictions of every detector in place."""
         del trainer, pl_module
         for branch, view in branch_views(outputs, self.modality):
@@ -57,7 +57,7 @@ class MultimodalPostProcessor(nn.Module, Callback):
             if isinstance(outputs, PairedImageBatch):
                 outputs.update_branch(branch, view)
 
-    def on_predict_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Batch, *_: Any) -> None:  # noqa: ANN401
+    def on_predict_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Batch, *_: Any) -> None:
         """Normalise and threshold the predictions of every detector in place."""
         self.on_test_batch_end(trainer, pl_module, outputs)
 

@@ -28,22 +28,22 @@ class PairedPreProcessor(PreProcessor):
     ) -> None:
         super().__init__(Compose([Resize(list(image_size), antialias=True), Normalize(list(mean), list(std))]))
 
-    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Batch, *args: Any) -> None:  # noqa: ANN401
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Batch, *args: Any) -> None:
         """Transform a training batch."""
         super().on_train_batch_start(trainer, pl_module, batch, *args)
         self._transform_partner(batch)
 
-    def on_validation_batch_start(self, trainer: Any, pl_module: Any, batch: Batch, *args: Any) -> None:  # noqa: ANN401
+    def on_validation_batch_start(self, trainer: Any, pl_module: Any, batch: Batch, *args: Any) -> None:
         """Transform a validation batch."""
         super().on_validation_batch_start(trainer, pl_module, batch, args[0])
         self._transform_partner(batch)
 
-    def on_test_batch_start(self, trainer: Any, pl_module: Any, batch: Batch, *args: Any) -> None:  # noqa: ANN401
+    def on_test_batch_start(self, trainer: Any, pl_module: Any, batch: Batch, *args: Any) -> None:
         """Transform a test batch."""
         super().on_test_batch_start(trainer, pl_module, batch, *args)
         self._transform_partner(batch)
 
-    def on_predict_batch_start(self, trainer: Any, pl_module: Any, batch: Batch, *args: Any) -> None:  # noqa: ANN401
+    def on_predict_batch_start(self, trainer: Any, pl_module: Any, batch: Batch, *args: Any) -> None:
         """Transform a batch of pairs to predict."""
         super().on_predict_batch_start(trainer, pl_module, batch, *args)
         self._transform_partner(batch)

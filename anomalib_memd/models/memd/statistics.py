@@ -15,9 +15,9 @@ class FeatureStatistics(NamedTuple):
     std: torch.Tensor
     """Of each channel, ``(C,)``."""
     global_mean: torch.Tensor
-    """Of the global statistics of the standardised features, ``(2 C,)``."""
+    """Of the global statistics, ``(2 C,)``."""
     global_std: torch.Tensor
-    """Of the global statistics of the standardised features, ``(2 C,)``."""
+    """Of the global statistics, ``(2 C,)``."""
 
 
 class ChannelStandardization(nn.Module):
@@ -56,9 +56,9 @@ def global_statistics(features: torch.Tensor) -> torch.Tensor:
     Returns:
         Shape ``(B, 2 C)`` in float32.
     """
-    features = features.float()
-    variance = (features - features.mean((-2, -1), keepdim=True)).square().mean((-2, -1))
-    return torch.cat([variance.clamp_min(1e-12).sqrt(), features.amax((-2, -1))], dim=1)
+    locations = features.flatten(2)
+    variance = locations.var(-1, correction=0).float()
+    return torch.cat([variance.clamp_min(1e-12).sqrt(), locations.amax(-1).float()], dim=1)
 
 
 def feature_statistics(batches: Iterable[torch.Tensor]) -> FeatureStatistics:
@@ -81,8 +81,4 @@ def feature_statistics(batches: Iterable[torch.Tensor]) -> FeatureStatistics:
     mean, global_mean = sums[0] / locations, sums[2] / images
     std = (sums[1] / locations - mean.square()).clamp_min(0).sqrt()
     global_std = (sums[3] / images - global_mean.square()).clamp_min(0).sqrt()
-    # Standardising a channel scales its deviation, and shifts and scales its maximum.
-    scale = torch.where(std > 1e-6, std, 1.0)
-    shift = torch.cat([torch.zeros_like(mean), mean])
-    global_mean, global_std = (global_mean - shift) / scale.repeat(2), global_std / scale.repeat(2)
     return FeatureStatistics(*(value.float() for value in (mean, std, global_mean, global_std)))

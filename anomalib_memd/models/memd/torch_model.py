@@ -1,6 +1,6 @@
 """PyTorch model of MEMD: the multimodal teacher and one student a modality."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from enum import Enum
 from typing import NamedTuple
 
@@ -49,11 +49,11 @@ class Evidence(str, Enum):
     ENCODING = "encoding"
     """Those of what it judges locations from: the encoding, or the teacher's fusion."""
     BACKBONE = "backbone"
-    """Those of the standardised backbone features; the teacher's are of both modalities."""
+    """Those of the backbone features; the teacher's are of both modalities."""
 
 
 class ModalityEncoder(nn.Module):
-    """From standardised backbone features to what fusion and location logits see: project and reconstruct.
+    """From backbone features to what fusion and location logits see: standardise, project and reconstruct.
 
     Args:
         channels: Number of backbone channels.
@@ -71,13 +71,17 @@ class ModalityEncoder(nn.Module):
         residual: bool,
     ) -> None:
         super().__init__()
+        self.standardize = ChannelStandardization(channels)
         self.project = nn.Conv2d(channels, width, 1)
         self.reconstruction = reconstruction
         self.residual = residual
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Encode features of shape ``(B, C, H, W)`` as ``(B, width, H, W)``."""
-        x = self.project(features)
+        # Standardisation goes into the projection, which saves several passes over the widest map there is.
+        weight = self.project.weight / self.standardize.std[:, None, None]
+        bias = self.project.bias - weight.flatten(1) @ self.standardize.mean
+        x = F.conv2d(features.contiguous(memory_format=torch.channels_last), weight, bias)
         if self.reconstruction is None:
             return x
         return x + self.reconstruction(x) if self.residual else self.reconstruction(x)
@@ -96,21 +100,19 @@ class Student(nn.Module):
     def __init__(self, channels: int, width: int, encoder: ModalityEncoder, evidence: Evidence) -> None:
         super().__init__()
         self.evidence = evidence
-        self.standardize = ChannelStandardization(channels)
         self.encoder = encoder
         self.head = DiscriminatorHead(width, width if evidence is Evidence.ENCODING else channels)
 
     def fit_statistics(self, statistics: FeatureStatistics) -> None:
         """Take over the statistics of the normal training images."""
-        self.standardize.fit(statistics.mean, statistics.std)
+        self.encoder.standardize.fit(statistics.mean, statistics.std)
         if self.evidence is Evidence.BACKBONE:
             self.head.standardize.fit(statistics.global_mean, statistics.global_std)
 
     def forward(self, features: torch.Tensor) -> Logits:
         """Judge backbone features of shape ``(B, C, H, W)``."""
-        standardized = self.standardize(features)
-        encoding = self.encoder(standardized)
-        return self.head(encoding, encoding if self.evidence is Evidence.ENCODING else standardized)
+        encoding = self.encoder(features)
+        return self.head(encoding, encoding if self.evidence is Evidence.ENCODING else features)
 
 
 class TeacherOutput(NamedTuple):
@@ -144,7 +146,6 @@ class Teacher(nn.Module):
     ) -> None:
         super().__init__()
         self.evidence = evidence
-        self.standardize = nn.ModuleDict({modality.value: ChannelStandardization(channels) for modality in Modality})
         self.encoders = nn.ModuleDict({modality.value: encoder for modality, encoder in encoders.items()})
         self.fusion = fusion
         self.head = DiscriminatorHead(width, width if evidence is Evidence.ENCODING else len(Modality) * channels)
@@ -152,14 +153,34 @@ class Teacher(nn.Module):
     def fit_statistics(self, statistics: Mapping[Modality, FeatureStatistics]) -> None:
         """Take over the statistics of the normal training images of each modality."""
         for modality in Modality:
-            self.standardize[modality.value].fit(statistics[modality].mean, statistics[modality].std)
+            self.encoders[modality.value].standardize.fit(statistics[modality].mean, statistics[modality].std)
         if self.evidence is Evidence.BACKBONE:
             # Global statistics hold the deviations of all channels, then the maxima of all channels.
             mean, std = (
-                torch.cat([x for half in zip(*(getattr(statistics[m], name).chunk(2) for m in Modality)) for x in half])
+                torch.cat(
+                    [
+                        x
+                        for half in zip(*(getattr(statistics[m], name).chunk(2) for m in Modality), strict=True)
+                        for x in half
+                    ]
+                )
                 for name in ("global_mean", "global_std")
             )
             self.head.standardize.fit(mean, std)
+
+    def fit_image_logits(self, samples: Iterable[tuple[Features, torch.Tensor]], ridge: float) -> None:
+        """Solve for the image logits, if they judge from backbone features, which no step of training changes.
+
+        Args:
+            samples: Batches of features of both modalities, and whether each image is abnormal.
+            ridge: L2 penalty, see :meth:`.DiscriminatorHead.fit_image_logits`.
+        """
+        if self.evidence is Evidence.ENCODING:
+            return
+        with torch.no_grad():
+            pairs = [(self.head.weigh(_concatenate(f)), labels) for f, labels in samples]
+        weighed, labels = (torch.cat(parts) for parts in zip(*pairs, strict=True))
+        self.head.fit_image_logits(weighed, labels, ridge)
 
     def forward(self, features: Features) -> TeacherOutput:
         """Judge a pair.
@@ -170,13 +191,15 @@ class Teacher(nn.Module):
         Returns:
             Logits, encodings and fusion.
         """
-        standardized = {m: self.standardize[m.value](features[m]) for m in Modality}
-        encodings = {m: self.encoders[m.value](standardized[m]) for m in Modality}
+        encodings = {m: self.encoders[m.value](features[m]) for m in Modality}
         wli, nbi = encodings[Modality.WLI], encodings[Modality.NBI]
         fusion = wli + nbi if self.fusion is None else self.fusion(wli, nbi)
-        backbone = self.evidence is Evidence.BACKBONE
-        evidence = torch.cat([standardized[m] for m in Modality], dim=1) if backbone else fusion
+        evidence = fusion if self.evidence is Evidence.ENCODING else _concatenate(features)
         return TeacherOutput(self.head(fusion, evidence), encodings, fusion)
+
+
+def _concatenate(features: Features) -> torch.Tensor:
+    return torch.cat([features[modality] for modality in Modality], dim=1)
 
 
 class MEMDModel(nn.Module):
@@ -215,7 +238,7 @@ class MEMDModel(nn.Module):
         residual: bool = True,
         map_weight: float = 0.0,
         teacher_evidence: Evidence | str = Evidence.BACKBONE,
-        student_evidence: Evidence | str = Evidence.ENCODING,
+        student_evidence: Evidence | str = Evidence.BACKBONE,
         distillation: Distillation | str = Distillation.PER_MODALITY,
         modality: Modality | str = Modality.WLI,
     ) -> None:
@@ -261,7 +284,9 @@ class MEMDModel(nn.Module):
         for modality in Modality:
             both = self.student(Modality.WLI) is self.student(Modality.NBI)
             own = [statistics[m] for m in (Modality if both else (modality,))]
-            self.student(modality).fit_statistics(FeatureStatistics(*(torch.stack(x).mean(0) for x in zip(*own))))
+            self.student(modality).fit_statistics(
+                FeatureStatistics(*(torch.stack(x).mean(0) for x in zip(*own, strict=True)))
+            )
 
     def freeze_for(self, stage: Stage, train_backbone: bool = False) -> None:
         """Let gradients flow into what a stage trains, and keep all else as it is, statistics included.
@@ -276,6 +301,8 @@ class MEMDModel(nn.Module):
         self.requires_grad_(False)
         for part in self._in_training:
             part.requires_grad_(True)
+        if self.teacher.evidence is Evidence.BACKBONE:
+            self.teacher.head.image.requires_grad_(False)  # They are solved for.
         self.train(self.training)
 
     def train(self, mode: bool = True) -> "MEMDModel":

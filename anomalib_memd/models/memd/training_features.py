@@ -1,13 +1,12 @@
 """The features that MEMD trains on: kept from the start, or computed step by step."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
-from torch import nn
 from torchvision.transforms.v2 import Normalize
 
 from anomalib_memd.data import PairedImageBatch
@@ -34,13 +33,13 @@ class Sample(NamedTuple):
     def merged(
         self,
         noise: FeatureNoise,
-        standardize: Mapping[str, nn.Module],
+        scales: Mapping[Modality, torch.Tensor],
     ) -> tuple[dict[Modality, torch.Tensor], dict[Modality, torch.Tensor], torch.Tensor]:
         """Put normal images and negatives into one batch, and noise on the features of the negatives.
 
         Args:
             noise: Draws the noise; a deviation of 0 adds none.
-            standardize: Standardisation of each modality, whose deviations are the unit of the noise.
+            scales: Deviation of each channel, ``(C,)``, the unit of the noise.
 
         Returns:
             Features ``(2 B, C, H, W)`` and masks ``(2 B, H, W)`` of each modality, and labels ``(2 B,)``.
@@ -50,7 +49,7 @@ class Sample(NamedTuple):
             shared = noise.blobs(masks[Modality.WLI].shape, masks[Modality.WLI].device)
             for modality in Modality:
                 blobs = shared if self.registered else noise.blobs(masks[modality].shape, masks[modality].device)
-                abnormal[modality] = noise(abnormal[modality], blobs, standardize[modality.value].std)
+                abnormal[modality] = noise(abnormal[modality], blobs, scales[modality])
                 masks[modality] = torch.maximum(masks[modality], blobs.to(masks[modality].dtype))
         features = {m: torch.cat([self.normal[m], abnormal[m]]) for m in Modality}
         merged_masks = {m: torch.cat([torch.zeros_like(masks[m]), masks[m]]) for m in Modality}
@@ -95,6 +94,7 @@ class TrainingFeatures:
         self.keep = keep
         self.directory = Path(directory) if directory is not None else None
         self._cache: FeatureCache | None = None
+        self._keep_cache = False
         self._statistics: list[dict[Modality, FeatureStatistics]] = []
 
     def prepare(self, embedding: FeatureEmbedding, trainer: Trainer) -> None:
@@ -103,22 +103,17 @@ class TrainingFeatures:
         Args:
             embedding: Takes normalised images to features.
             trainer: Trainer with a datamodule of pairs.
-
-        Raises:
-            TypeError: If there is no such datamodule.
         """
         if self._statistics:
             return
-        datamodule = getattr(trainer, "datamodule", None)
-        if not hasattr(datamodule, "train_datasets"):
-            msg = f"MEMD trains from a datamodule of pairs such as anomalib_memd.Kvasir, got {type(datamodule).__name__}."
-            raise TypeError(msg)
+        datamodule = trainer.datamodule
         keep = self.keep and datamodule.train_augmentations is None
         if self.keep and not keep:
             rank_zero_info("Training images are augmented, so their features are computed anew in each step.")
+        # Where features are not kept, one negative of each image is enough for what is computed at the start.
+        negatives = self.negatives if keep else min(self.negatives, 1)
         pools = [
-            NegativePool(dataset, self.synthesis, self.negatives if keep else 0, self.normalize)
-            for dataset in datamodule.train_datasets()
+            NegativePool(dataset, self.synthesis, negatives, self.normalize) for dataset in datamodule.train_datasets()
         ]
         cache = FeatureCache(embedding, pools, embedding.digest(), self.directory if keep else None)
         cache.fill(
@@ -132,11 +127,25 @@ class TrainingFeatures:
         for number in range(len(pools)):
             normal = cache.normal_features(number)
             self._statistics.append({m: feature_statistics(normal[:, i].split(32)) for i, m in enumerate(Modality)})
-        if keep:
-            self._cache = cache
-        else:
+        self._cache, self._keep_cache = cache, keep
+
+    def release(self, trainer: Trainer) -> None:
+        """Let go of features that were needed for the start of a stage alone."""
+        if self._cache is not None and not self._keep_cache:
             trainer.strategy.barrier()
-            cache.close()
+            self._cache.close()
+            self._cache = None
+
+    def pairs(self, size: int = 32) -> Iterator[Sample]:
+        """Go through all registered training pairs, once with each of their negatives.
+
+        Args:
+            size: Number of pairs a batch.
+
+        Yields:
+            Batches.
+        """
+        yield from (Sample(*arrays, registered=True) for arrays in self._cache.sweep(0, size))
 
     def statistics(self, unpaired: bool) -> dict[Modality, FeatureStatistics]:
         """Statistics of the normal training images of each modality.
@@ -159,7 +168,9 @@ class TrainingFeatures:
         return self._compute(batch, embedding, registered)
 
     def _compute(self, batch: PairedImageBatch, embedding: FeatureEmbedding, registered: bool) -> Sample:
-        mean, std = (torch.tensor(v, device=batch.image.device)[:, None, None] for v in (self.normalize.mean, self.normalize.std))
+        mean, std = (
+            torch.tensor(v, device=batch.image.device)[:, None, None] for v in (self.normalize.mean, self.normalize.std)
+        )
         pairs = [{m: (x * std + mean).clamp(0, 1).cpu() for m, x in pair_of(item).items()} for item in batch]
         seeds = torch.randint(2**31, (len(pairs),)).tolist()
         drawn = [
@@ -177,7 +188,7 @@ class TrainingFeatures:
         return Sample(normal, abnormal, masks, registered)
 
     def close(self) -> None:
-        """Let go of kept features."""
+        """Let go of everything, at the end of a run."""
         if self._cache is not None:
             self._cache.close()
         self._cache = None

@@ -57,7 +57,9 @@ class MultimodalVisualizer(ImageVisualizer):
             panels += self._panels(name, image, anomaly_map, item.gt_mask)
         if item.gt_mask is not None:
             mask = visualize_image_item(
-                ImageItem(image=item.image.cpu(), gt_mask=item.gt_mask.cpu()), fields=["gt_mask"], field_size=self.field_size
+                ImageItem(image=item.image.cpu(), gt_mask=item.gt_mask.cpu()),
+                fields=["gt_mask"],
+                field_size=self.field_size,
             )
             panels.append(mask)
         return create_image_grid(panels, nrow=len(panels))
@@ -81,9 +83,9 @@ class MultimodalVisualizer(ImageVisualizer):
     def on_test_batch_end(
         self,
         trainer: "Trainer",
-        pl_module: Any,  # noqa: ANN401
-        outputs: Any,  # noqa: ANN401
-        batch: Any,  # noqa: ANN401
+        pl_module: Any,
+        outputs: Any,
+        batch: Any,
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:

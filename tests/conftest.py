@@ -1,0 +1,72 @@
+"""What several tests need."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from anomalib_memd import MEMD, Phantom
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="needs the real images of ../shared")
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def phantom_root(tmp_path_factory):
+    """Folder with a small phantom, rendered once."""
+    root = tmp_path_factory.mktemp("phantom")
+    small_phantom(root).prepare_data()
+    return root
+
+
+def small_phantom(root, **options):
+    """A phantom of 12 training frames of 64 pixels."""
+    sizes = {"image_size": 64, "train": 12, "val": 4, "test": 6, "train_batch_size": 4, "num_workers": 0}
+    return Phantom(root, **(sizes | options))
+
+
+def small_memd(**options):
+    """MEMD with a small random backbone, for tests of the mechanics."""
+    small = {
+        "backbone": "resnet18",
+        "pre_trained": False,
+        "image_size": (64, 64),
+        "width": 16,
+        "negatives": 2,
+        "teacher_epochs": 2,
+        "student_epochs": 2,
+        "visualizer": False,
+    }
+    return MEMD(**(small | options))
+
+
+@pytest.fixture
+def image_folder(tmp_path):
+    """A folder of two classes of 8 images each, with a split.csv."""
+    rows = []
+    for label, name in (("normal", "healthy"), ("abnormal", "polyp")):
+        (tmp_path / name).mkdir()
+        for number in range(8):
+            pixels = np.random.default_rng(number).integers(40, 220, (24, 32, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / name / f"{number}.png")
+            split = ("train", "train", "train", "train", "val", "val", "test", "test")[number]
+            if label == "abnormal" and split == "train":
+                continue
+            rows.append({"image": f"{name}/{number}.png", "class": name, "label": label, "split": split})
+    pd.DataFrame(rows).to_csv(tmp_path / "split.csv", index=False)
+    return tmp_path
+
+
+def command_environment():
+    """Environment of a command that must not reach for a network."""
+    return os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "2", "COLUMNS": "200"}

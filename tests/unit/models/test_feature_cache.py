@@ -1,0 +1,104 @@
+"""Kept features are those of the backbone, whoever fills the file."""
+
+import pytest
+import torch
+from torchvision.transforms.v2 import Normalize
+
+from anomalib_memd.backbones import build_backbone
+from anomalib_memd.modality import Modality
+from anomalib_memd.models.memd.embedding import FeatureEmbedding
+from anomalib_memd.models.memd.feature_cache import FeatureCache, NegativePool, shrink
+from anomalib_memd.models.memd.synthesis import ImageSynthesis
+from tests.conftest import small_phantom
+
+NORMALIZE = Normalize([0.4] * 3, [0.2] * 3)
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def embedding():
+    torch.manual_seed(0)
+    return FeatureEmbedding(build_backbone("resnet18", ["layer1", "layer2"], pre_trained=False)).eval()
+
+
+@pytest.fixture
+def dataset(phantom_root):
+    datamodule = small_phantom(phantom_root)
+    datamodule.setup()
+    return datamodule.train_data
+
+
+def make(embedding, dataset, directory=None, negatives=2, key="key"):
+    return FeatureCache(embedding, [NegativePool(dataset, ImageSynthesis(), negatives, NORMALIZE)], key, directory)
+
+
+def test_holds_the_features_of_the_backbone(embedding, dataset):
+    cache = make(embedding, dataset)
+    cache.fill(CPU)
+    torch.manual_seed(3)
+    paths = [dataset[i].image_path for i in (5, 0, 7)]
+    normal, abnormal, masks = cache.draw(paths, CPU)
+    torch.manual_seed(3)
+    drawn = torch.randint(2, (3,)).tolist()
+    for place, (index, number) in enumerate(zip((5, 0, 7), drawn, strict=True)):
+        images, changed = cache.pools[0][index]
+        for order, modality in enumerate(Modality):
+            with torch.no_grad():
+                expected = embedding(torch.stack([images[0, order], images[1 + number, order]]))
+            for ours, theirs in zip((normal, abnormal), expected, strict=True):
+                torch.testing.assert_close(ours[modality][place].float(), theirs, atol=0.05, rtol=0.05)
+            fractions = shrink(changed[number, order], theirs.shape[-2:])
+            torch.testing.assert_close(masks[modality][place].float(), fractions, atol=0.01, rtol=0)
+    cache.close()
+
+
+def test_two_processes_fill_what_one_would(embedding, dataset, tmp_path):
+    alone = make(embedding, dataset, tmp_path / "alone")
+    alone.fill(CPU)
+    shared = make(embedding, dataset, tmp_path / "shared")
+    images, masks = shared.pools[0][0]
+    shape = embedding(images[0]).shape[1:]
+    features = torch.zeros(len(dataset), 3, 2, *shape, dtype=torch.bfloat16)
+    fractions = torch.zeros(len(dataset), 2, 2, *shape[-2:], dtype=torch.bfloat16)
+    for rank in range(2):
+        shared._compute(features, fractions, CPU, 0, rank, 2)
+    torch.testing.assert_close(features, alone.features, atol=0.05, rtol=0.05)
+    assert torch.equal(fractions, alone.masks)
+
+
+def test_is_kept_by_content(embedding, dataset, tmp_path, monkeypatch):
+    make(embedding, dataset, tmp_path).fill(CPU)
+    kept = make(embedding, dataset, tmp_path)
+    monkeypatch.setattr(kept, "_compute", None)
+    kept.fill(CPU)
+    assert len(list(tmp_path.iterdir())) == 1
+    assert make(embedding, dataset, tmp_path, negatives=1)._digest != kept._digest
+    assert make(embedding, dataset, tmp_path, key="other weights")._digest != kept._digest
+
+
+def test_temporary_file_is_removed(embedding, dataset):
+    cache = make(embedding, dataset)
+    cache.fill(CPU)
+    folder = cache._path.parent
+    assert folder.is_dir()
+    cache.close()
+    assert not folder.exists()
+
+
+def test_interrupted_filling_leaves_nothing(embedding, dataset, tmp_path, monkeypatch):
+    cache = make(embedding, dataset, tmp_path)
+    monkeypatch.setattr(cache, "_compute", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        cache.fill(CPU)
+    assert not list(tmp_path.iterdir())
+
+
+def test_full_disk_names_the_way_out(embedding, dataset, tmp_path, monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 10})())
+    with pytest.raises(OSError, match=r"set cache_dir to another disk"):
+        make(embedding, dataset, tmp_path).fill(CPU)
+
+
+def test_shrink_keeps_the_abnormal_fraction():
+    masks = (torch.rand(3, 2, 32, 48) > 0.7).float()
+    torch.testing.assert_close(shrink(masks, (8, 12)).mean((-2, -1)), masks.mean((-2, -1)))

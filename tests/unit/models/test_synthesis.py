@@ -1,0 +1,66 @@
+"""Synthetic negatives: where they change images, and where not."""
+
+import pytest
+import torch
+
+from anomalib_memd.data.tissue import render
+from anomalib_memd.modality import Modality
+from anomalib_memd.models.memd.synthesis import FeatureNoise, ImageSynthesis, SynthesisKind, field_of_view
+
+
+@pytest.fixture(scope="module")
+def pairs():
+    return [render(96, seed)[0] for seed in range(2)]
+
+
+@pytest.mark.parametrize("kind", ["lesion", "perlin", "paste"])
+def test_changes_both_modalities_in_the_same_place(kind, pairs):
+    for seed in range(15):
+        changed, mask = ImageSynthesis(kind)(pairs[0], pairs[1], seed)
+        assert mask.any()
+        for modality, image in changed.items():
+            assert image.shape == (3, 96, 96)
+            assert image.min() >= 0
+            assert image.max() <= 1
+            difference = (image - pairs[0][modality]).abs().amax(0)
+            assert difference[mask].mean() > 5 * difference[~mask].mean()
+
+
+@pytest.mark.parametrize("kind", list(SynthesisKind))
+def test_is_a_function_of_the_seed(kind, pairs):
+    torch.manual_seed(1)
+    first, first_mask = ImageSynthesis(kind)(pairs[0], pairs[1], 7)
+    torch.manual_seed(2)
+    second, second_mask = ImageSynthesis(kind)(pairs[0], pairs[1], 7)
+    assert torch.equal(first_mask, second_mask)
+    assert all(torch.equal(first[m], second[m]) for m in Modality)
+
+
+def test_lesions_stay_on_tissue(pairs):
+    visible = field_of_view(pairs[0])
+    for seed in range(15):
+        changed, mask = ImageSynthesis()(pairs[0], pairs[1], seed)
+        assert not (mask & ~visible).any()
+        assert torch.equal(changed[Modality.WLI][:, :3, :3], pairs[0][Modality.WLI][:, :3, :3])
+
+
+def test_noise_alone_leaves_images_alone(pairs):
+    changed, mask = ImageSynthesis("noise")(pairs[0], pairs[1], 0)
+    assert not mask.any()
+    assert all(torch.equal(changed[m], pairs[0][m]) for m in Modality)
+
+
+def test_black_image_is_no_error():
+    black = {Modality.WLI: torch.zeros(3, 32, 32)}
+    changed, _ = ImageSynthesis()(black, black, 0)
+    assert torch.isfinite(changed[Modality.WLI]).all()
+
+
+def test_feature_noise_has_its_scale_and_place():
+    noise = FeatureNoise(std=0.5)
+    mask = noise.blobs((64, 16, 16), torch.device("cpu"))
+    assert 0.2 < mask.float().mean() < 0.3
+    scale = torch.tensor([1.0, 4.0])
+    added = noise(torch.zeros(64, 2, 16, 16), mask, scale)
+    assert (added.movedim(1, -1)[~mask] == 0).all()
+    torch.testing.assert_close(added.movedim(1, -1)[mask].std(0), 0.5 * scale, rtol=0.05, atol=0)
