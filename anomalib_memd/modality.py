@@ -1,9 +1,9 @@
 """The two kinds of endoscopic image and the three detectors that work on them."""
 
-from enum import Enum
+from enum import StrEnum
 
 
-class Modality(str, Enum):
+class Modality(StrEnum):
     """The light under which an endoscopic image was taken."""
 
     WLI = "wli"
@@ -17,7 +17,7 @@ class Modality(str, Enum):
         return Modality.NBI if self is Modality.WLI else Modality.WLI
 
 
-class Branch(str, Enum):
+class Branch(StrEnum):
     """A detector inside MEMD: the student of a modality, or the teacher on pairs."""
 
     WLI = "wli"

@@ -1,9 +1,9 @@
 """The two stages of MEMD's training."""
 
-from enum import Enum
+from enum import StrEnum
 
 
-class Stage(str, Enum):
+class Stage(StrEnum):
     """Which part of MEMD is in training."""
 
     TEACHER = "teacher"

@@ -1,7 +1,7 @@
 """Datasets of endoscopic images in one modality, in registered pairs, or in unpaired sets."""
 
 from collections.abc import Callable
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 
 import pandas as pd
@@ -16,7 +16,7 @@ from .paired import PairedImageBatch, PairedImageItem
 from .reading import IMAGE_SUFFIXES, ImageReadError, find_partner, read_image, read_mask
 
 
-class DataModality(str, Enum):
+class DataModality(StrEnum):
     """What an item of a dataset holds."""
 
     PAIRED = "paired"

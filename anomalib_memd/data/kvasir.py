@@ -178,7 +178,7 @@ class Kvasir(AnomalibDataModule):
         dataset = self.train_datasets()[-1 if self.use_unpaired else 0]
         trainer = self.trainer
         # Its order is a function of seed and epoch alone, whether the run was resumed or is shared by processes.
-        sampler = DistributedSampler(
+        sampler: DistributedSampler = DistributedSampler(
             dataset,
             num_replicas=trainer.world_size if trainer is not None else 1,
             rank=trainer.global_rank if trainer is not None else 0,

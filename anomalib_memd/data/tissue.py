@@ -1,7 +1,7 @@
 """A model of mucosa and its lesions, rendered under white and under narrow band light."""
 
 import math
-from enum import Enum
+from enum import StrEnum
 
 import torch
 from torch.nn import functional as F  # noqa: N812
@@ -21,7 +21,7 @@ _REFLECTANCE = {620: 0.85, 540: 0.62, 460: 0.48, 415: 0.55}
 _CHANNELS = {Modality.WLI: (620, 540, 460), Modality.NBI: (540, 415, 415)}
 
 
-class Lesion(str, Enum):
+class Lesion(StrEnum):
     """Findings that can be rendered."""
 
     POLYP = "polyp"
@@ -65,7 +65,7 @@ def render(
             deep = deep * (1 - inside)
             blood = blood + 0.25 * inside
         elif lesion is Lesion.ERYTHEMA:
-            blood = blood + _uniform(0.6, 1.1, random) * inside * (1 + 0.4 * _noise(size, 20, random))
+            blood = blood + _uniform(0.9, 1.5, random) * inside * (1 + 0.4 * _noise(size, 20, random))
         else:
             floor = ((0.7 - radius) / 0.15 + 0.5).clamp(0, 1)
             coat = floor * (0.75 + 0.2 * _noise(size, 30, random)).clamp(0, 1)
@@ -125,7 +125,7 @@ def _place(x: torch.Tensor, y: torch.Tensor, random: torch.Generator) -> torch.T
         _uniform(0, 0.2 / order, random) * torch.cos(order * angle + _uniform(0, 2 * math.pi, random))
         for order in (2, 3, 4)
     )
-    return torch.hypot(x - centre_x, y - centre_y) / (_uniform(0.18, 0.38, random) * (1 + outline))
+    return torch.hypot(x - centre_x, y - centre_y) / (_uniform(0.26, 0.46, random) * (1 + outline))
 
 
 def _light(x: torch.Tensor, y: torch.Tensor, height: torch.Tensor) -> torch.Tensor:

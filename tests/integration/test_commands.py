@@ -29,7 +29,8 @@ def run(folder, *arguments):
 
 
 def metrics_of(output):
-    return {name: float(value) for name, value in re.findall(r"│\s+(\w+)\s+│\s+([\d.]+)\s+│", output)}
+    rows = re.findall(r"│\s+(\w+_(?:AUROC|AUPRO|AveragePrecision|F1Score|gap))\s+│\s+([\d.]+)\s+│", output)
+    return {name: float(value) for name, value in rows}
 
 
 @pytest.fixture(scope="module")

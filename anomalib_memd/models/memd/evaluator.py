@@ -76,7 +76,7 @@ class MultimodalEvaluator(Evaluator):
                     metric.update(view)
 
     def _log(self, metrics: torch.nn.ModuleList, pl_module: LightningModule) -> None:
-        values = {metric.name: metric.compute() for metric in metrics if metric.update_called}
+        values: dict[str, torch.Tensor] = {metric.name: metric.compute() for metric in metrics if metric.update_called}
         for metric in metrics:
             metric.reset()
         image_aurocs = [values.get(f"{modality.value}_image_AUROC") for modality in Modality]

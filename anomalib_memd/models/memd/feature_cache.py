@@ -71,7 +71,7 @@ class NegativePool(Dataset):
             Images of shape ``(1 + negatives, 2, 3, H, W)``, the normal pair first, and the masks of the
             negatives, ``(negatives, 2, H, W)``; the second axis is the modality.
         """
-        item: PairedImageItem = self.dataset[index]
+        item = self.dataset[index]
         images = pair_of(item)
         donor = pair_of(self.dataset[(index + len(self) // 2) % len(self)])
         made, masks = [list(images.values())], []
@@ -191,7 +191,7 @@ class FeatureCache:
         Raises:
             OSError: If the disk has too little room.
         """
-        images, masks = self.pools[0][0]
+        images, _ = self.pools[0][0]
         with torch.inference_mode(), fast_precision(device):
             shape = tuple(self.embed(images[0].to(device)).shape[1:])
         rows = len(self._rows)
@@ -237,7 +237,7 @@ class FeatureCache:
         world_size: int,
     ) -> None:
         mine = list(range(rank, len(features), world_size))
-        loader = DataLoader(Subset(ConcatDataset(self.pools), mine), batch_size=4, num_workers=num_workers)
+        loader: DataLoader = DataLoader(Subset(ConcatDataset(self.pools), mine), batch_size=4, num_workers=num_workers)
         place = iter(mine)
         for images, changed in tqdm(loader, "Features of the backbone", disable=rank > 0, leave=False):
             with fast_precision(device):

@@ -114,6 +114,8 @@ class MEMD(AnomalibModule):
         Detection", Computer Systems & Applications, 2026.
     """
 
+    model: MEMDModel
+
     def __init__(
         self,
         modality: Modality | str = Modality.WLI,
@@ -222,7 +224,7 @@ class MEMD(AnomalibModule):
             },
             validation_interval,
         )
-        self._resumed_from: str | None = None
+        self._resumed_from: str | Path | None = None
         self._fit_started = 0.0
 
     @property
@@ -271,7 +273,10 @@ class MEMD(AnomalibModule):
         """
         datamodule = getattr(self.trainer, "datamodule", None)
         if getattr(datamodule, "modality", None) != DataModality.PAIRED:
-            msg = f"MEMD trains on pairs: use a datamodule such as anomalib_memd.Kvasir with modality=paired, not {datamodule}."
+            msg = (
+                f"MEMD trains on pairs: use a datamodule such as anomalib_memd.Kvasir with modality=paired, "
+                f"not {datamodule}."
+            )
             raise TypeError(msg)
         self.features.prepare(self.model.embedding, self.trainer)
         use_unpaired = stage is Stage.STUDENTS and len(self.trainer.datamodule.train_datasets()) > 1
@@ -317,7 +322,7 @@ class MEMD(AnomalibModule):
             msg = (
                 f"The loss is not finite in the {self.stage.value} stage, epoch "
                 f"{self.two_stage_training.stage_epoch + 1}, step {batch_idx + 1} ({parts}); lower learning_rate "
-                f"or look at the images of this batch: {batch.image_path[:3]}..."
+                f"or look at the images of this batch: {(batch.image_path or [])[:3]}..."
             )
             raise FloatingPointError(msg)
         self.log_dict(

@@ -1,6 +1,6 @@
 """The losses of MEMD and the temperature of its distillation."""
 
-from enum import Enum
+from enum import StrEnum
 
 import torch
 from torch import nn
@@ -11,7 +11,7 @@ from anomalib_memd.modality import Modality
 from .discriminator import Logits
 
 
-class KLDirection(str, Enum):
+class KLDirection(StrEnum):
     """Which distribution of the distillation loss is the target."""
 
     TEACHER_TARGET = "teacher_target"
@@ -20,7 +20,7 @@ class KLDirection(str, Enum):
     """``KL(student || teacher)``, the paper's order of arguments."""
 
 
-class GlobalDistance(str, Enum):
+class GlobalDistance(StrEnum):
     """Distance between globally pooled features in the global loss."""
 
     COSINE = "cosine"

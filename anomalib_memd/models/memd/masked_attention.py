@@ -1,13 +1,13 @@
 """Masked attention reconstruction (MAR): predict each location from its surroundings."""
 
-from enum import Enum
+from enum import StrEnum
 
 import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
 
-class EnergyForm(str, Enum):
+class EnergyForm(StrEnum):
     """How SimAM turns its energy into attention."""
 
     SIMAM = "simam"

@@ -1,7 +1,7 @@
 """Synthetic negatives: abnormal images and features made from normal ones."""
 
 import math
-from enum import Enum
+from enum import StrEnum
 
 import torch
 from torch import nn
@@ -13,7 +13,7 @@ from anomalib_memd.modality import Modality
 Images = dict[Modality, torch.Tensor]
 
 
-class SynthesisKind(str, Enum):
+class SynthesisKind(StrEnum):
     """What is drawn into a normal image to make it abnormal."""
 
     LESION = "lesion"
@@ -257,7 +257,8 @@ class _Lesion:
 
     def texture(self, images: Images, donor: Images, random: torch.Generator) -> Images:
         """Tissue from elsewhere, matched to the brightness of the place."""
-        shift = _random_shift(*self.opacity.shape, random)
+        height, width = self.opacity.shape
+        shift = _random_shift(height, width, random)
         scale = _uniform(0.4, 1.0, random)
         opacity = self.opacity * _uniform(0.4, 1.0, random)
         weight = self.opacity / self.opacity.sum().clamp_min(1e-6)

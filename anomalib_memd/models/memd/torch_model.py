@@ -1,7 +1,7 @@
 """PyTorch model of MEMD: the multimodal teacher and one student a modality."""
 
 from collections.abc import Iterable, Mapping
-from enum import Enum
+from enum import StrEnum
 from typing import NamedTuple
 
 import torch
@@ -22,7 +22,7 @@ from .statistics import ChannelStandardization, FeatureStatistics
 Features = Mapping[Modality, torch.Tensor]
 
 
-class Fusion(str, Enum):
+class Fusion(StrEnum):
     """Which parts of the multimodal fusion are in place, for the paper's ablation."""
 
     NONE = "none"
@@ -32,7 +32,7 @@ class Fusion(str, Enum):
     BOTH = "both"
 
 
-class Distillation(str, Enum):
+class Distillation(StrEnum):
     """Which students there are, for the paper's ablation."""
 
     NONE = "none"
@@ -43,7 +43,7 @@ class Distillation(str, Enum):
     """One student a modality."""
 
 
-class Evidence(str, Enum):
+class Evidence(StrEnum):
     """From whose global statistics a head judges the image."""
 
     ENCODING = "encoding"
@@ -266,9 +266,9 @@ class MEMDModel(nn.Module):
         )
         self.students = nn.ModuleDict()
         if distillation is not Distillation.NONE:
-            for modality in Modality:
+            for own in Modality:
                 shared = distillation is Distillation.SHARED and len(self.students) > 0
-                self.students[modality.value] = (
+                self.students[own.value] = (
                     self.students[Modality.WLI.value]
                     if shared
                     else Student(channels, width, encoder(), Evidence(student_evidence))

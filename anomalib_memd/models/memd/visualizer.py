@@ -50,11 +50,8 @@ class MultimodalVisualizer(ImageVisualizer):
             Panels in a row.
         """
         panels = []
-        for name, image, anomaly_map in (
-            ("WLI", item.image, item.anomaly_map),
-            ("NBI", item.nbi_image, item.nbi_anomaly_map),
-        ):
-            panels += self._panels(name, image, anomaly_map, item.gt_mask)
+        for image, anomaly_map in ((item.image, item.anomaly_map), (item.nbi_image, item.nbi_anomaly_map)):
+            panels += self._panels(image, anomaly_map)
         if item.gt_mask is not None:
             mask = visualize_image_item(
                 ImageItem(image=item.image.cpu(), gt_mask=item.gt_mask.cpu()),
@@ -66,14 +63,12 @@ class MultimodalVisualizer(ImageVisualizer):
 
     def _panels(
         self,
-        name: str,
         image: torch.Tensor,
         anomaly_map: torch.Tensor | None,
-        mask: torch.Tensor | None,
     ) -> list[Image.Image]:
         """The image, and with predictions the image under its heat map."""
         shown = (image.cpu() * self.std + self.mean).clamp(0, 1)
-        view = ImageItem(image=shown, anomaly_map=None if anomaly_map is None else anomaly_map.cpu(), gt_mask=mask)
+        view = ImageItem(image=shown, anomaly_map=None if anomaly_map is None else anomaly_map.cpu())
         options = {"field_size": self.field_size, "text_config": self.text_config}
         panels = [visualize_image_item(view, fields=["image"], **options)]
         if anomaly_map is not None:

@@ -98,7 +98,7 @@ def test_damaged_archive_leaves_nothing(tmp_path):
     content = bytearray(archive())
     content[200:210] = bytes(10)
     (tmp_path / "bad.zip").write_bytes(content)
-    with pytest.raises(DownloadError, match="damaged|no ZIP"):
+    with pytest.raises(DownloadError, match=r"damaged|no ZIP"):
         unpack_archive(tmp_path / "bad.zip", tmp_path / "data")
     (tmp_path / "bad.zip").write_bytes(b"no archive")
     with pytest.raises(DownloadError, match="no ZIP archive"):

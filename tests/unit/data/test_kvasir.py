@@ -135,7 +135,7 @@ def test_official_layout_gets_the_split_of_the_paper(tmp_path):
 
 
 def test_folder_without_split_is_refused(tmp_path):
-    with pytest.raises(SplitError, match="no split.csv"):
+    with pytest.raises(SplitError, match=r"no split\.csv"):
         Kvasir(tmp_path).setup()
     with pytest.raises(SplitError, match="no class 'normal-cecum'"):
         Kvasir(tmp_path).prepare_data()

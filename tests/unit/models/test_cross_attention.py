@@ -7,7 +7,7 @@ from anomalib_memd.models.memd.cross_attention import CrossAttention, CrossModal
 
 
 def attend_slowly(layer, wli, nbi):
-    batch, channels, height, width = wli.shape
+    batch, channels = wli.shape[:2]
     size = channels // layer.heads
     query = layer.query(wli).flatten(2)
     key, value = (x.flatten(2) for x in layer.key_value(nbi).chunk(2, 1))

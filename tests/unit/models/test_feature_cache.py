@@ -56,7 +56,7 @@ def test_two_processes_fill_what_one_would(embedding, dataset, tmp_path):
     alone = make(embedding, dataset, tmp_path / "alone")
     alone.fill(CPU)
     shared = make(embedding, dataset, tmp_path / "shared")
-    images, masks = shared.pools[0][0]
+    images, _ = shared.pools[0][0]
     shape = embedding(images[0]).shape[1:]
     features = torch.zeros(len(dataset), 3, 2, *shape, dtype=torch.bfloat16)
     fractions = torch.zeros(len(dataset), 2, 2, *shape[-2:], dtype=torch.bfloat16)

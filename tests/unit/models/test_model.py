@@ -1,6 +1,7 @@
 """The whole model: freezing, statistics, scores and ablations."""
 
 import pytest
+import timm
 import torch
 from torch.nn import functional as F  # noqa: N812
 
@@ -140,8 +141,6 @@ def test_unknown_layers_and_backbones_are_named():
 
 
 def test_weights_of_another_architecture_are_refused(tmp_path):
-    import timm
-
     path = tmp_path / "other.pth"
     torch.save(timm.create_model("resnet10t", pretrained=False).state_dict(), path)
     with pytest.raises(BackboneError, match=r"other.pth does not hold the weights of resnet18"):
@@ -161,8 +160,6 @@ def test_weights_that_cannot_be_fetched_name_the_way_out(monkeypatch, tmp_path):
 
 
 def test_weights_file_is_loaded(tmp_path):
-    import timm
-
     source = timm.create_model("resnet18", pretrained=False)
     torch.save(source.state_dict(), tmp_path / "weights.pth")
     extractor = build_backbone("resnet18", ["layer2"], weights=tmp_path / "weights.pth")
