@@ -30,7 +30,8 @@ class SpectralNBI(nn.Module):
         weights_540: The same for 540 nm.
         contrast_415: Haemoglobin contrast :math:`h` at 415 nm, unitless.
         contrast_540: The same at 540 nm.
-        gains: Display gains of (red, green, blue) in linear light.
+        gains: Display gains of (red, green, blue) in linear light; the defaults give normal mucosa the mean
+            colour of real narrow band frames.
 
     Example:
         >>> import torch

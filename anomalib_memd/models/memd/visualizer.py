@@ -7,7 +7,7 @@ import torch
 from anomalib.data import ImageItem
 from anomalib.utils.path import generate_output_filename
 from anomalib.visualization import ImageVisualizer
-from anomalib.visualization.image.functional import create_image_grid
+from anomalib.visualization.image.functional import add_text_to_image, create_image_grid
 from anomalib.visualization.image.item_visualizer import visualize_image_item
 from PIL import Image
 
@@ -50,30 +50,26 @@ class MultimodalVisualizer(ImageVisualizer):
             Panels in a row.
         """
         panels = []
-        for image, anomaly_map in ((item.image, item.anomaly_map), (item.nbi_image, item.nbi_anomaly_map)):
-            panels += self._panels(image, anomaly_map)
+        for name, image, anomaly_map in (
+            ("WLI", item.image, item.anomaly_map),
+            ("NBI", item.nbi_image, item.nbi_anomaly_map),
+        ):
+            view = ImageItem(image=(image.cpu() * self.std + self.mean).clamp(0, 1))
+            panels.append(self._panel(view, name, fields=["image"]))
+            if anomaly_map is not None:
+                view.anomaly_map = anomaly_map.cpu()
+                panels.append(self._panel(view, f"{name} heat map", overlay_fields=[("image", ["anomaly_map"])]))
         if item.gt_mask is not None:
-            mask = visualize_image_item(
-                ImageItem(image=item.image.cpu(), gt_mask=item.gt_mask.cpu()),
-                fields=["gt_mask"],
-                field_size=self.field_size,
-            )
-            panels.append(mask)
+            view = ImageItem(image=item.image.cpu(), gt_mask=item.gt_mask.cpu())
+            panels.append(self._panel(view, "Mask", fields=["gt_mask"]))
         return create_image_grid(panels, nrow=len(panels))
 
-    def _panels(
-        self,
-        image: torch.Tensor,
-        anomaly_map: torch.Tensor | None,
-    ) -> list[Image.Image]:
-        """The image, and with predictions the image under its heat map."""
-        shown = (image.cpu() * self.std + self.mean).clamp(0, 1)
-        view = ImageItem(image=shown, anomaly_map=None if anomaly_map is None else anomaly_map.cpu())
-        options = {"field_size": self.field_size, "text_config": self.text_config}
-        panels = [visualize_image_item(view, fields=["image"], **options)]
-        if anomaly_map is not None:
-            panels.append(visualize_image_item(view, overlay_fields=[("image", ["anomaly_map"])], **options))
-        return panels
+    def _panel(self, item: ImageItem, title: str, **what: Any) -> Image.Image:
+        """One panel, drawn by anomalib, under its own title."""
+        plain = {**self.text_config, "enable": False}
+        panel = visualize_image_item(item, field_size=self.field_size, text_config=plain, **what)
+        text = {name: value for name, value in self.text_config.items() if name != "enable"}
+        return add_text_to_image(panel, title, **text) if self.text_config["enable"] else panel
 
     def on_test_batch_end(
         self,
