@@ -177,6 +177,7 @@ class TwoStageTraining(Callback):
         )
         self._started = time.monotonic()
         self._base_rates = [group["lr"] for group in trainer.optimizers[0].param_groups]
+        torch.manual_seed(self.seed)  # All processes prepare alike.
         pl_module.start_stage(self.stage, resumed)
 
 

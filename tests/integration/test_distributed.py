@@ -21,7 +21,7 @@ model = small_memd(patience=5, validation_interval=1)
 # One step an epoch over all images, no random choice: what order and share images come in cannot matter.
 datamodule = small_phantom(root, train_batch_size=12 // devices)
 model.features.negatives = 1
-model.modality_dropout = 0.0
+model.objective.modality_dropout = 0.0
 torch.manual_seed(0)
 engine = Engine(default_root_dir=out, accelerator="cpu", devices=devices, logger=False, enable_progress_bar=False,
                 strategy="ddp" if devices > 1 else "auto", enable_model_summary=False)
@@ -31,7 +31,7 @@ report = {
     "stage": state["stage"],
     "best": state["best"],
     "metrics": {k: float(v) for k, v in engine.trainer.callback_metrics.items()},
-    "temperature": [float(t) for t in model.temperature().values()],
+    "temperature": [float(t) for t in model.objective.temperature().values()],
     "thresholds": [float(model.post_processor.branches[b].image_threshold) for b in ("wli", "nbi", "teacher")],
     "mean": float(model.model.teacher.encoders["wli"].standardize.mean.sum()),
     "logits": float(model.model.teacher.head.image.weight.abs().sum()),

@@ -1,7 +1,7 @@
 """MEMD: multimodal enhanced fusion and multi-branch distillation for endoscopic anomaly detection."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,20 +26,14 @@ from anomalib_memd.stage import Stage
 from .checkpoint import load_teacher
 from .evaluator import MultimodalEvaluator
 from .feature_cache import fast_precision
-from .loss import (
-    DiscriminatorLoss,
-    DistillationLoss,
-    GlobalCosineLoss,
-    GlobalDistance,
-    KLDirection,
-    ModalityTemperature,
-)
+from .loss import GlobalDistance, KLDirection, ModalityTemperature
 from .masked_attention import EnergyForm
+from .objective import Objective
 from .post_processor import MultimodalPostProcessor
 from .pre_processor import PairedPreProcessor
 from .synthesis import FeatureNoise, SynthesisKind
-from .torch_model import Distillation, Evidence, Fusion, MEMDModel, ModalityEncoder
-from .training_features import Sample, TrainingFeatures
+from .torch_model import Distillation, Evidence, Fusion, MEMDModel
+from .training_features import TrainingFeatures
 from .visualizer import MultimodalVisualizer
 
 
@@ -192,18 +186,19 @@ class MEMD(AnomalibModule):
         self.features = TrainingFeatures(
             SynthesisKind(synthesis), negatives, mean, std, cache and freeze_backbone, cache_dir
         )
-        self.feature_noise = FeatureNoise(feature_noise)
-        self.discriminator_loss = DiscriminatorLoss()
-        self.distillation_loss = DistillationLoss(kl_direction)
-        self.global_loss = GlobalCosineLoss(global_distance)
-        self.temperature = ModalityTemperature(temperature, temperature_bounds, adaptive=adaptive_temperature)
-        self.modality_dropout = modality_dropout
+        self.objective = Objective(
+            cosine_weight,
+            global_distance,
+            distillation_weight,
+            kl_direction,
+            ModalityTemperature(temperature, temperature_bounds, adaptive=adaptive_temperature),
+            FeatureNoise(feature_noise),
+            modality_dropout,
+        )
         self.freeze_backbone = freeze_backbone
         self.learning_rate = learning_rate
         self.image_learning_rate = image_learning_rate
         self.ridge = ridge
-        self.distillation_weight = distillation_weight
-        self.cosine_weight = cosine_weight
         self.stage = Stage.TEACHER
         self.trained: set[Stage] = set()
         """Stages of which at least one epoch is done."""
@@ -278,6 +273,8 @@ class MEMD(AnomalibModule):
                 f"not {datamodule}."
             )
             raise TypeError(msg)
+        if not self.freeze_backbone:
+            self.features.close()  # The backbone has changed since.
         self.features.prepare(self.model.embedding, self.trainer)
         use_unpaired = stage is Stage.STUDENTS and len(self.trainer.datamodule.train_datasets()) > 1
         self.trainer.datamodule.use_unpaired = use_unpaired
@@ -286,8 +283,8 @@ class MEMD(AnomalibModule):
             if stage is Stage.TEACHER:
                 teacher = self.model.teacher
                 teacher.fit_statistics(statistics)
-                scales = self._scales(teacher.encoders)
-                merged = (sample.merged(self.feature_noise, scales) for sample in self.features.pairs())
+                noise, deviations = self.objective.feature_noise, teacher.channel_deviations()
+                merged = (sample.merged(noise, deviations) for sample in self.features.pairs())
                 teacher.fit_image_logits(((features, labels) for features, _, labels in merged), self.ridge)
             else:
                 self.model.fit_student_statistics(statistics)
@@ -315,7 +312,10 @@ class MEMD(AnomalibModule):
             raise TypeError(msg)
         sample = self.features.sample(batch, self.model.embedding)
         with fast_precision(self.device):
-            losses = self._teacher_losses(sample) if self.stage is Stage.TEACHER else self._student_losses(sample)
+            if self.stage is Stage.TEACHER:
+                losses = self.objective.teacher_losses(self.model, sample)
+            else:
+                losses = self.objective.student_losses(self.model, sample, self.trainer.strategy.reduce)
         loss = losses["loss"]
         if not torch.isfinite(loss):
             parts = ", ".join(f"{name} {float(value):.3g}" for name, value in losses.items())
@@ -334,56 +334,6 @@ class MEMD(AnomalibModule):
         )
         self.log("train_loss", loss.detach(), prog_bar=True, on_step=True, on_epoch=False, batch_size=batch.batch_size)
         return loss
-
-    def _teacher_losses(self, sample: Sample) -> dict[str, torch.Tensor]:
-        features, masks, label = sample.merged(self.feature_noise, self._scales(self.model.teacher.encoders))
-        self._drop_modality(features)
-        output = self.model.teacher(features)
-        discrimination = self.discriminator_loss(output.logits, torch.stack(list(masks.values())).amax(0), label)
-        cosine = self.global_loss(output.encodings[Modality.WLI], output.encodings[Modality.NBI], output.fusion)
-        return {
-            "loss": discrimination + self.cosine_weight * cosine,
-            "discrimination_loss": discrimination,
-            "global_loss": cosine,
-        }
-
-    def _student_losses(self, sample: Sample) -> dict[str, torch.Tensor]:
-        scales = self._scales({modality.value: self.model.student(modality).encoder for modality in Modality})
-        features, masks, label = sample.merged(self.feature_noise, scales)
-        temperatures = self.temperature()
-        losses, distillation = {}, {}
-        with torch.no_grad():
-            if sample.registered:
-                judgement = self.model.teacher(features).logits
-                targets = dict.fromkeys(Modality, judgement)
-            else:
-                targets = {m: self.model.teacher(dict.fromkeys(Modality, features[m])).logits for m in Modality}
-        total = torch.zeros((), device=self.device)
-        for modality in Modality:
-            logits = self.model.student(modality)(features[modality])
-            discrimination = self.discriminator_loss(logits, masks[modality], label)
-            distillation[modality] = self.distillation_loss(logits, targets[modality], temperatures[modality])
-            total = total + discrimination + self.distillation_weight * distillation[modality]
-            losses[f"{modality.value}_discrimination_loss"] = discrimination
-            losses[f"{modality.value}_distillation_loss"] = distillation[modality]
-            losses[f"{modality.value}_temperature"] = temperatures[modality]
-        self.temperature.update({m: self.trainer.strategy.reduce(loss.detach()) for m, loss in distillation.items()})
-        return {"loss": total, **losses}
-
-    @staticmethod
-    def _scales(encoders: Mapping[str, ModalityEncoder] | nn.ModuleDict) -> dict[Modality, torch.Tensor]:
-        """Deviation of each backbone channel, the unit of the noise on features."""
-        return {modality: encoders[modality.value].standardize.std for modality in Modality}
-
-    def _drop_modality(self, features: dict[Modality, torch.Tensor]) -> None:
-        """Now and then, let one modality stand in both inputs, so that the teacher can judge a single image."""
-        draw = torch.rand(len(features[Modality.WLI]), device=self.device)
-        for modality, chosen in (
-            (Modality.WLI, draw < self.modality_dropout / 2),
-            (Modality.NBI, (draw >= self.modality_dropout / 2) & (draw < self.modality_dropout)),
-        ):
-            other = features[modality.other]
-            features[modality.other] = torch.where(chosen[:, None, None, None], features[modality], other)
 
     def validation_step(self, batch: Batch, *args: Any, **kwargs: Any) -> STEP_OUTPUT:
         """Predict by every detector that has been trained."""

@@ -168,6 +168,10 @@ class Teacher(nn.Module):
             )
             self.head.standardize.fit(mean, std)
 
+    def channel_deviations(self) -> dict[Modality, torch.Tensor]:
+        """Deviation of each backbone channel over the normal training images, ``(C,)`` for each modality."""
+        return {modality: self.encoders[modality.value].standardize.std for modality in Modality}
+
     def fit_image_logits(self, samples: Iterable[tuple[Features, torch.Tensor]], ridge: float) -> None:
         """Solve for the image logits, if they judge from backbone features, which no step of training changes.
 

@@ -1,0 +1,119 @@
+"""What each stage of MEMD minimises."""
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from anomalib_memd.modality import Modality
+
+from .loss import (
+    DiscriminatorLoss,
+    DistillationLoss,
+    GlobalCosineLoss,
+    GlobalDistance,
+    KLDirection,
+    ModalityTemperature,
+)
+from .synthesis import FeatureNoise
+from .torch_model import MEMDModel
+from .training_features import Sample
+
+
+class Objective(nn.Module):
+    r"""The total loss ``L = L_dis + lambda L_KD + eta L_cos`` (MEMD eq. 10), as far as a stage has its parts.
+
+    Args:
+        cosine_weight: Weight ``eta``.
+        global_distance: Distance in ``L_cos``.
+        distillation_weight: Weight ``lambda``.
+        kl_direction: Which distribution is the target of ``L_KD``.
+        temperature: Temperatures of ``L_KD``.
+        feature_noise: Noise on the features of negatives.
+        modality_dropout: Probability that the teacher sees one image of a pair in both inputs.
+    """
+
+    def __init__(
+        self,
+        cosine_weight: float,
+        global_distance: GlobalDistance | str,
+        distillation_weight: float,
+        kl_direction: KLDirection | str,
+        temperature: ModalityTemperature,
+        feature_noise: FeatureNoise,
+        modality_dropout: float,
+    ) -> None:
+        super().__init__()
+        self.cosine_weight = cosine_weight
+        self.distillation_weight = distillation_weight
+        self.modality_dropout = modality_dropout
+        self.discriminator_loss = DiscriminatorLoss()
+        self.distillation_loss = DistillationLoss(kl_direction)
+        self.global_loss = GlobalCosineLoss(global_distance)
+        self.temperature = temperature
+        self.feature_noise = feature_noise
+
+    def teacher_losses(self, model: MEMDModel, sample: Sample) -> dict[str, torch.Tensor]:
+        """Losses of the first stage.
+
+        Args:
+            model: Model whose teacher learns.
+            sample: Registered pairs and their negatives.
+
+        Returns:
+            Total ``loss`` and its parts.
+        """
+        features, masks, label = sample.merged(self.feature_noise, model.teacher.channel_deviations())
+        output = model.teacher(self._drop_modality(features))
+        discrimination = self.discriminator_loss(output.logits, torch.stack(list(masks.values())).amax(0), label)
+        cosine = self.global_loss(output.encodings[Modality.WLI], output.encodings[Modality.NBI], output.fusion)
+        total = discrimination + self.cosine_weight * cosine
+        return {"loss": total, "discrimination_loss": discrimination, "global_loss": cosine}
+
+    def student_losses(
+        self,
+        model: MEMDModel,
+        sample: Sample,
+        reduce: Callable[[torch.Tensor], torch.Tensor],
+    ) -> dict[str, torch.Tensor]:
+        """Losses of the second stage; the temperatures adapt.
+
+        The target of a registered pair is the teacher on the pair. Without a partner it is the teacher on the
+        one image in both inputs, which modality dropout has prepared it for.
+
+        Args:
+            model: Model whose students learn.
+            sample: Pairs, registered or not, and their negatives.
+            reduce: Averages a tensor over all processes.
+
+        Returns:
+            Total ``loss``, its parts and the temperatures.
+        """
+        deviations = {modality: model.student(modality).encoder.standardize.std for modality in Modality}
+        features, masks, label = sample.merged(self.feature_noise, deviations)
+        with torch.no_grad():
+            if sample.registered:
+                targets = dict.fromkeys(Modality, model.teacher(features).logits)
+            else:
+                targets = {m: model.teacher(dict.fromkeys(Modality, features[m])).logits for m in Modality}
+        temperatures = self.temperature()
+        parts, distillation = {}, {}
+        total = torch.zeros((), device=label.device)
+        for modality in Modality:
+            logits = model.student(modality)(features[modality])
+            discrimination = self.discriminator_loss(logits, masks[modality], label)
+            distillation[modality] = self.distillation_loss(logits, targets[modality], temperatures[modality])
+            total = total + discrimination + self.distillation_weight * distillation[modality]
+            parts[f"{modality.value}_discrimination_loss"] = discrimination
+            parts[f"{modality.value}_distillation_loss"] = distillation[modality]
+            parts[f"{modality.value}_temperature"] = temperatures[modality]
+        self.temperature.update({modality: reduce(loss.detach()) for modality, loss in distillation.items()})
+        return {"loss": total, **parts}
+
+    def _drop_modality(self, features: dict[Modality, torch.Tensor]) -> dict[Modality, torch.Tensor]:
+        """Now and then, let one modality stand in both inputs, so that the teacher can judge a single image."""
+        wli, nbi = features[Modality.WLI], features[Modality.NBI]
+        draw = torch.rand(len(wli), 1, 1, 1, device=wli.device)
+        both_wli = draw < self.modality_dropout / 2
+        both_nbi = (draw >= self.modality_dropout / 2) & (draw < self.modality_dropout)
+        return {Modality.WLI: torch.where(both_nbi, nbi, wli), Modality.NBI: torch.where(both_wli, wli, nbi)}
