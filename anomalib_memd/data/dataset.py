@@ -52,6 +52,8 @@ class EndoscopyDataset(AnomalibDataset):
         super().__init__(augmentations=augmentations)
         self.modality = DataModality(modality)
         self.translator = translator
+        self.paths_only = False
+        """Whether items are blank but for their paths: set while the features of all of them are kept."""
         samples = pd.DataFrame(
             {
                 "image_path": [str(root / name) for name in split["image"]],
@@ -98,6 +100,8 @@ class EndoscopyDataset(AnomalibDataset):
             ValueError: If the sizes of image, partner and mask differ.
         """
         row = self.samples.iloc[index]
+        if self.paths_only:
+            return _blank(row.image_path, registered=True)
         wli = None if self.modality is DataModality.NBI and row.nbi_path else read_image(row.image_path)
         nbi = None if self.modality is DataModality.WLI else self._narrow_band(row.nbi_path, wli)
         mask = self._mask(row, wli if wli is not None else nbi)
@@ -207,6 +211,8 @@ class UnpairedDataset(EndoscopyDataset):
             msg = f"There are {len(self)} items, but item {index} was asked for."
             raise IndexError(msg)
         wli_path, nbi_path = self._paths(index)
+        if self.paths_only:
+            return _blank(f"{wli_path}|{nbi_path}", registered=False)
         (wli,), _ = _augment(self.augmentations, [read_image(wli_path)], None)
         (nbi,), _ = _augment(self.augmentations, [read_image(nbi_path)], None)
         return PairedImageItem(
@@ -233,6 +239,18 @@ class UnpairedDataset(EndoscopyDataset):
     def collate_fn(self) -> Callable:
         """Collate items of this dataset into a batch."""
         return PairedImageBatch.collate
+
+
+def _blank(image_path: str, registered: bool) -> PairedImageItem:
+    """A normal item without its images."""
+    pixel = Image(torch.zeros(3, 1, 1))
+    return PairedImageItem(
+        image=pixel,
+        nbi_image=pixel,
+        registered=torch.tensor(registered),
+        gt_label=torch.tensor(0),
+        image_path=image_path,
+    )
 
 
 def _augment(

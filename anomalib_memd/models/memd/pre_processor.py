@@ -30,8 +30,9 @@ class PairedPreProcessor(PreProcessor):
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Batch, *args: Any) -> None:
         """Transform a training batch."""
-        super().on_train_batch_start(trainer, pl_module, batch, *args)
-        self._transform_partner(batch)
+        if batch.image.shape[-1] > 1:  # Where features are kept, training images are blank.
+            super().on_train_batch_start(trainer, pl_module, batch, *args)
+            self._transform_partner(batch)
 
     def on_validation_batch_start(self, trainer: Any, pl_module: Any, batch: Batch, *args: Any) -> None:
         """Transform a validation batch."""

@@ -128,6 +128,8 @@ class TrainingFeatures:
             normal = cache.normal_features(number)
             self._statistics.append({m: feature_statistics(normal[:, i].split(32)) for i, m in enumerate(Modality)})
         self._cache, self._keep_cache = cache, keep
+        for dataset in datamodule.train_datasets():
+            dataset.paths_only = keep
 
     def release(self, trainer: Trainer) -> None:
         """Let go of features that were needed for the start of a stage alone."""
@@ -190,6 +192,8 @@ class TrainingFeatures:
     def close(self) -> None:
         """Let go of everything, at the end of a run."""
         if self._cache is not None:
+            for pool in self._cache.pools:
+                pool.dataset.paths_only = False
             self._cache.close()
         self._cache = None
         self._statistics = []

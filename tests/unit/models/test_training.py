@@ -9,6 +9,7 @@ from lightning.pytorch import Callback
 from PIL import Image
 from torchvision.transforms.v2 import RandomHorizontalFlip
 
+import anomalib_memd.data.dataset
 from anomalib_memd import MEMD, Branch, Kvasir, Modality, PairedImageBatch
 from anomalib_memd.callbacks import TwoStageTraining
 from anomalib_memd.callbacks.two_stage import warmup_and_decay
@@ -251,3 +252,15 @@ def test_stages_need_epochs():
     with pytest.raises(ValueError, match="needs an epoch"):
         TwoStageTraining({Stage.TEACHER: 0, Stage.STUDENTS: 0})
     assert TwoStageTraining({Stage.TEACHER: 2, Stage.STUDENTS: 3}).total_epochs == 5
+
+
+def test_images_are_read_once_where_features_are_kept(phantom_root, tmp_path, monkeypatch):
+    reads = []
+    original = anomalib_memd.data.dataset.read_image
+    monkeypatch.setattr("anomalib_memd.data.dataset.read_image", lambda path: reads.append(str(path)) or original(path))
+    datamodule = small_phantom(phantom_root)
+    fit(build(), datamodule, tmp_path)
+    trained = [path for path in reads if "train-" in path]
+    # Each pair once for itself and once as a donor of texture, and the first for the shape of the features.
+    assert len(trained) == 2 * (2 * 12 + 2)
+    assert datamodule.train_data[0].image.shape == (3, 64, 64)
