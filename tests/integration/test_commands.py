@@ -15,8 +15,8 @@ ANOMALIB = Path(sys.executable).with_name("anomalib")
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
 
-def run(folder, *arguments):
-    done = subprocess.run(
+def start(folder, *arguments):
+    return subprocess.run(
         [ANOMALIB, *map(str, arguments)],
         cwd=folder,
         env=command_environment(),
@@ -24,6 +24,10 @@ def run(folder, *arguments):
         text=True,
         check=False,
     )
+
+
+def run(folder, *arguments):
+    done = start(folder, *arguments)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return done.stdout + done.stderr
 
@@ -126,14 +130,8 @@ def test_broken_image_stops_training_with_its_name(tmp_path):
     (tmp_path / "data" / "split.csv").write_text("\n".join(rows))
     broken = tmp_path / "data" / "healthy" / "1.jpg"
     broken.write_bytes(broken.read_bytes()[:300])
-    arguments = ["train", "--config", CONFIGS / "demo.yaml", "--data", "anomalib_memd.Kvasir", "--data.root", "data"]
-    done = subprocess.run(
-        [ANOMALIB, *map(str, arguments)],
-        cwd=tmp_path,
-        env=command_environment(),
-        capture_output=True,
-        text=True,
-        check=False,
+    done = start(
+        tmp_path, "train", "--config", CONFIGS / "demo.yaml", "--data", "anomalib_memd.Kvasir", "--data.root", "data"
     )
     assert done.returncode != 0
     said = re.sub(r"\W+", "", done.stdout + done.stderr)
