@@ -262,17 +262,18 @@ class FeatureCache:
         numbers = torch.randint(max(self.negatives, 1), (len(rows),))
         return self._gather(rows, numbers, device)
 
-    def sweep(self, pool: int, size: int) -> Iterator[tuple[dict[Modality, torch.Tensor], ...]]:
+    def sweep(self, pool: int, size: int, device: torch.device) -> Iterator[tuple[dict[Modality, torch.Tensor], ...]]:
         """Go through one dataset, once with each negative; see :meth:`draw` for what is yielded.
 
         Args:
             pool: Number of the dataset.
             size: Number of items a batch.
+            device: Where the features go.
         """
         start = sum(len(p) for p in self.pools[:pool])
         for rows in torch.arange(start, start + len(self.pools[pool])).split(size):
             for number in range(max(self.negatives, 1)):
-                yield self._gather(rows, torch.full_like(rows, number), torch.device("cpu"))
+                yield self._gather(rows, torch.full_like(rows, number), device)
 
     def _gather(
         self,

@@ -284,7 +284,7 @@ class MEMD(AnomalibModule):
                 teacher = self.model.teacher
                 teacher.fit_statistics(statistics)
                 noise, deviations = self.objective.feature_noise, teacher.channel_deviations()
-                merged = (sample.merged(noise, deviations) for sample in self.features.pairs())
+                merged = (sample.merged(noise, deviations) for sample in self.features.pairs(self.device))
                 teacher.fit_image_logits(((features, labels) for features, _, labels in merged), self.ridge)
             else:
                 self.model.fit_student_statistics(statistics)

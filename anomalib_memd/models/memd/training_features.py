@@ -138,16 +138,17 @@ class TrainingFeatures:
             self._cache.close()
             self._cache = None
 
-    def pairs(self, size: int = 32) -> Iterator[Sample]:
+    def pairs(self, device: torch.device, size: int = 32) -> Iterator[Sample]:
         """Go through all registered training pairs, once with each of their negatives.
 
         Args:
+            device: Where the features go.
             size: Number of pairs a batch.
 
         Yields:
             Batches.
         """
-        yield from (Sample(*arrays, registered=True) for arrays in self._cache.sweep(0, size))
+        yield from (Sample(*arrays, registered=True) for arrays in self._cache.sweep(0, size, device))
 
     def statistics(self, unpaired: bool) -> dict[Modality, FeatureStatistics]:
         """Statistics of the normal training images of each modality.
