@@ -22,17 +22,24 @@ from .synthesis import Images, ImageSynthesis
 _DTYPE = torch.bfloat16
 
 
+def computes_in_bfloat16(device: torch.device) -> bool:
+    """Whether a processor has instructions for bfloat16.
+
+    Args:
+        device: The processor.
+    """
+    if device.type == "cpu":
+        return torch.ops.mkldnn._is_mkldnn_bf16_supported()  # noqa: SLF001
+    return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+
+
 def fast_precision(device: torch.device) -> AbstractContextManager:
     """Autocast to bfloat16 where the processor computes in it; otherwise leave the precision alone.
 
     Args:
         device: Where the computation runs.
     """
-    if device.type == "cpu":
-        supported = torch.ops.mkldnn._is_mkldnn_bf16_supported()  # noqa: SLF001
-    else:
-        supported = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-    return torch.autocast(device.type, torch.bfloat16, enabled=supported)
+    return torch.autocast(device.type, torch.bfloat16, enabled=computes_in_bfloat16(device))
 
 
 class NegativePool(Dataset):
@@ -256,7 +263,7 @@ class FeatureCache:
 
         Returns:
             Features of the normal images, features of the negatives (those of the normal images where the
-            pool is empty) and masks of the negatives, for each modality, in bfloat16.
+            pool is empty) and masks of the negatives, for each modality, in the type that ``device`` computes in.
         """
         rows = torch.tensor([self._rows[path] for path in paths])
         numbers = torch.randint(max(self.negatives, 1), (len(rows),))
@@ -286,7 +293,8 @@ class FeatureCache:
             abnormal, masks = self.features[rows, 1 + numbers], self.masks[rows, numbers]
         else:
             abnormal, masks = normal, torch.zeros_like(normal[:, :, 0])
-        return tuple({m: x[:, i].to(device) for i, m in enumerate(Modality)} for x in (normal, abnormal, masks))
+        dtype = _DTYPE if computes_in_bfloat16(device) else torch.float32
+        return tuple({m: x[:, i].to(device, dtype) for i, m in enumerate(Modality)} for x in (normal, abnormal, masks))
 
     def normal_features(self, pool: int) -> torch.Tensor:
         """Features of the normal images of one dataset, ``(items, 2, C, H, W)``.
