@@ -36,7 +36,7 @@ class CrossAttention(nn.Module):
 
     def _tokens(self, x: torch.Tensor) -> torch.Tensor:
         """Split ``(B, C, H, W)`` into heads of tokens, ``(B, heads, H W, C / heads)``."""
-        return x.flatten(2).unflatten(1, (self.heads, -1)).transpose(-2, -1)
+        return x.flatten(2).unflatten(1, (self.heads, -1)).transpose(-2, -1).contiguous()
 
 
 class CrossModalFusion(nn.Module):

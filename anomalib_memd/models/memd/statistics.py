@@ -57,7 +57,9 @@ def global_statistics(features: torch.Tensor) -> torch.Tensor:
         Shape ``(B, 2 C)`` in float32.
     """
     locations = features.flatten(2)
-    variance = locations.var(-1, correction=0).float()
+    # Several times as fast as Tensor.var.
+    square = torch.linalg.vector_norm(locations, dim=-1, dtype=torch.float32).square() / locations.shape[-1]
+    variance = square - locations.mean(-1, dtype=torch.float32).square()
     return torch.cat([variance.clamp_min(1e-12).sqrt(), locations.amax(-1).float()], dim=1)
 
 

@@ -81,7 +81,7 @@ class ModalityEncoder(nn.Module):
         # Standardisation goes into the projection, which saves several passes over the widest map there is.
         weight = self.project.weight / self.standardize.std[:, None, None]
         bias = self.project.bias - weight.flatten(1) @ self.standardize.mean
-        x = F.conv2d(features.contiguous(memory_format=torch.channels_last), weight, bias)
+        x = F.conv2d(features, weight, bias)
         if self.reconstruction is None:
             return x
         return x + self.reconstruction(x) if self.residual else self.reconstruction(x)
