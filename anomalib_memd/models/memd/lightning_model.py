@@ -68,6 +68,9 @@ class MEMD(AnomalibModule):
         negatives: Size of the seeded pool of negatives, for each normal image.
         feature_noise: Deviation of the noise that is added to the features of negatives inside random blobs,
             in units of each channel's deviation; 0 adds none.
+        student_noise: The same on the features of normal images, to make the students' own negatives. What the
+            teacher knows of lesions then reaches them through its judgement alone. With 0 they learn from the
+            teacher's negatives, labels included.
         modality_dropout: Probability that the teacher sees one image of a training pair in both inputs.
         teacher_epochs: Number of epochs of the first stage.
         student_epochs: Number of epochs of the second stage.
@@ -133,6 +136,7 @@ class MEMD(AnomalibModule):
         synthesis: SynthesisKind | str = SynthesisKind.LESION,
         negatives: int = 3,
         feature_noise: float = 0.0,
+        student_noise: float = 0.5,
         modality_dropout: float = 0.1,
         teacher_epochs: int = 6,
         student_epochs: int = 8,
@@ -193,6 +197,7 @@ class MEMD(AnomalibModule):
             kl_direction,
             ModalityTemperature(temperature, temperature_bounds, adaptive=adaptive_temperature),
             FeatureNoise(feature_noise),
+            FeatureNoise(student_noise),
             modality_dropout,
         )
         self.freeze_backbone = freeze_backbone

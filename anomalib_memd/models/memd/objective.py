@@ -7,6 +7,7 @@ from torch import nn
 
 from anomalib_memd.modality import Modality
 
+from .discriminator import Logits
 from .loss import (
     DiscriminatorLoss,
     DistillationLoss,
@@ -30,6 +31,8 @@ class Objective(nn.Module):
         kl_direction: Which distribution is the target of ``L_KD``.
         temperature: Temperatures of ``L_KD``.
         feature_noise: Noise on the features of negatives.
+        student_noise: Noise on the features of normal images, which makes the students' own negatives; of no
+            deviation, they learn from the teacher's negatives instead.
         modality_dropout: Probability that the teacher sees one image of a pair in both inputs.
     """
 
@@ -41,6 +44,7 @@ class Objective(nn.Module):
         kl_direction: KLDirection | str,
         temperature: ModalityTemperature,
         feature_noise: FeatureNoise,
+        student_noise: FeatureNoise,
         modality_dropout: float,
     ) -> None:
         super().__init__()
@@ -52,6 +56,7 @@ class Objective(nn.Module):
         self.global_loss = GlobalCosineLoss(global_distance)
         self.temperature = temperature
         self.feature_noise = feature_noise
+        self.student_noise = student_noise
 
     def teacher_losses(self, model: MEMDModel, sample: Sample) -> dict[str, torch.Tensor]:
         """Losses of the first stage.
@@ -79,7 +84,8 @@ class Objective(nn.Module):
         """Losses of the second stage; the temperatures adapt.
 
         The target of a registered pair is the teacher on the pair. Without a partner it is the teacher on the
-        one image in both inputs, which modality dropout has prepared it for.
+        one image in both inputs, which modality dropout has prepared it for. What the teacher has learned from
+        its negatives reaches the students through these targets alone, unless they have no noise of their own.
 
         Args:
             model: Model whose students learn.
@@ -96,12 +102,20 @@ class Objective(nn.Module):
                 targets = dict.fromkeys(Modality, model.teacher(features).logits)
             else:
                 targets = {m: model.teacher(dict.fromkeys(Modality, features[m])).logits for m in Modality}
+        noisy = sample.noisy(self.student_noise, deviations) if self.student_noise.std > 0 else None
         temperatures = self.temperature()
         parts, distillation = {}, {}
         total = torch.zeros((), device=label.device)
         for modality in Modality:
-            logits = model.student(modality)(features[modality])
-            discrimination = self.discriminator_loss(logits, masks[modality], label)
+            judge = model.student(modality)
+            logits = judge(features[modality])
+            if noisy is None:
+                discrimination = self.discriminator_loss(logits, masks[modality], label)
+            else:
+                own, blobs = judge(noisy.abnormal[modality]), noisy.masks[modality]
+                both = Logits(*(torch.cat([x[~label], y]) for x, y in zip(logits, own, strict=True)))
+                own_masks = torch.cat([torch.zeros_like(blobs), blobs])
+                discrimination = self.discriminator_loss(both, own_masks, label)
             distillation[modality] = self.distillation_loss(logits, targets[modality], temperatures[modality])
             total = total + discrimination + self.distillation_weight * distillation[modality]
             parts[f"{modality.value}_discrimination_loss"] = discrimination
@@ -111,9 +125,14 @@ class Objective(nn.Module):
         return {"loss": total, **parts}
 
     def _drop_modality(self, features: dict[Modality, torch.Tensor]) -> dict[Modality, torch.Tensor]:
-        """Now and then, let one modality stand in both inputs, so that the teacher can judge a single image."""
+        """Now and then, let one modality stand in both inputs, so that the teacher can judge a single image.
+
+        Changes the features in place, which are many, and returns them.
+        """
         wli, nbi = features[Modality.WLI], features[Modality.NBI]
-        draw = torch.rand(len(wli), 1, 1, 1, device=wli.device)
+        draw = torch.rand(len(wli), device=wli.device)
         both_wli = draw < self.modality_dropout / 2
         both_nbi = (draw >= self.modality_dropout / 2) & (draw < self.modality_dropout)
-        return {Modality.WLI: torch.where(both_nbi, nbi, wli), Modality.NBI: torch.where(both_wli, wli, nbi)}
+        nbi[both_wli] = wli[both_wli]
+        wli[both_nbi] = nbi[both_nbi]
+        return features

@@ -115,8 +115,13 @@ class FeatureNoise(nn.Module):
         Returns:
             Noisy features of the same shape and type.
         """
-        noise = self.std * scale[:, None, None] * torch.randn(features.shape, device=features.device)
-        return features + (noise * mask[:, None]).to(features.dtype)
+        noisy = features.clone(memory_format=torch.contiguous_format)
+        # Locations last, so that noise is drawn for those alone that get some.
+        places = noisy.permute(0, 2, 3, 1)
+        changed = places[mask]
+        noise = self.std * scale * torch.randn(changed.shape, device=features.device)
+        places[mask] = changed + noise.to(features.dtype)
+        return noisy
 
 
 def field_of_view(images: Images, threshold: float = 0.06) -> torch.Tensor:

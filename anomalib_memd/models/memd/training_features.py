@@ -30,6 +30,33 @@ class Sample(NamedTuple):
     registered: bool
     """Whether the two modalities show the same tissue."""
 
+    def noisy(self, noise: FeatureNoise, scales: Mapping[Modality, torch.Tensor]) -> "Sample":
+        """The same normal images, their negatives made by noise on their features alone.
+
+        Args:
+            noise: Draws the noise.
+            scales: Deviation of each channel, ``(C,)``, the unit of the noise.
+        """
+        unchanged = {modality: torch.zeros_like(mask) for modality, mask in self.masks.items()}
+        return Sample(self.normal, self.normal, unchanged, self.registered).with_noise(noise, scales)
+
+    def with_noise(self, noise: FeatureNoise, scales: Mapping[Modality, torch.Tensor]) -> "Sample":
+        """Noise on the features of the negatives, in the same places of registered images.
+
+        Args:
+            noise: Draws the noise; a deviation of 0 adds none.
+            scales: Deviation of each channel, ``(C,)``, the unit of the noise.
+        """
+        if noise.std == 0:
+            return self
+        abnormal, masks = {}, {}
+        shared = noise.blobs(self.masks[Modality.WLI].shape, self.masks[Modality.WLI].device)
+        for modality, mask in self.masks.items():
+            blobs = shared if self.registered else noise.blobs(mask.shape, mask.device)
+            abnormal[modality] = noise(self.abnormal[modality], blobs, scales[modality])
+            masks[modality] = torch.maximum(mask, blobs.to(mask.dtype))
+        return Sample(self.normal, abnormal, masks, self.registered)
+
     def merged(
         self,
         noise: FeatureNoise,
@@ -38,19 +65,13 @@ class Sample(NamedTuple):
         """Put normal images and negatives into one batch, and noise on the features of the negatives.
 
         Args:
-            noise: Draws the noise; a deviation of 0 adds none.
-            scales: Deviation of each channel, ``(C,)``, the unit of the noise.
+            noise: See :meth:`with_noise`.
+            scales: Likewise.
 
         Returns:
             Features ``(2 B, C, H, W)`` and masks ``(2 B, H, W)`` of each modality, and labels ``(2 B,)``.
         """
-        abnormal, masks = dict(self.abnormal), dict(self.masks)
-        if noise.std > 0:
-            shared = noise.blobs(masks[Modality.WLI].shape, masks[Modality.WLI].device)
-            for modality in Modality:
-                blobs = shared if self.registered else noise.blobs(masks[modality].shape, masks[modality].device)
-                abnormal[modality] = noise(abnormal[modality], blobs, scales[modality])
-                masks[modality] = torch.maximum(masks[modality], blobs.to(masks[modality].dtype))
+        _, abnormal, masks, _ = self.with_noise(noise, scales)
         features = {m: torch.cat([self.normal[m], abnormal[m]]) for m in Modality}
         merged_masks = {m: torch.cat([torch.zeros_like(masks[m]), masks[m]]) for m in Modality}
         count = len(features[Modality.WLI])
