@@ -7,13 +7,14 @@ import anomalib.data
 import anomalib.models
 
 from anomalib_memd.data import Kvasir, Phantom
-from anomalib_memd.models import MEMD
+from anomalib_memd.models import MEMD, PooledFeatures
 
 
 def register() -> None:
-    """Let anomalib find MEMD, Kvasir and Phantom by name and by class path. Calling it again changes nothing."""
+    """Let anomalib find the models and datamodules by name and by class path. Calling it again changes nothing."""
     anomalib.models.ALLOWED_MODULES.add("anomalib_memd")
     anomalib.models.ALLOWED_MODULES.add("anomalib_memd.models")
-    anomalib.models.MEMD = MEMD
+    for model in (MEMD, PooledFeatures):
+        setattr(anomalib.models, model.__name__, model)
     for datamodule in (Kvasir, Phantom):
         setattr(anomalib.data, datamodule.__name__, datamodule)

@@ -1,5 +1,6 @@
 """Models."""
 
 from .memd import MEMD
+from .pooled import PooledFeatures
 
-__all__ = ["MEMD"]
+__all__ = ["MEMD", "PooledFeatures"]

@@ -1,0 +1,84 @@
+"""PyTorch model of the plain detectors: distance of pooled backbone features from those of normal images."""
+
+from collections.abc import Sequence
+from enum import StrEnum
+
+import torch
+from anomalib.data import InferenceBatch
+from anomalib.models.components import DynamicBufferMixin, TimmFeatureExtractor
+from sklearn.covariance import LedoitWolf
+from torch import nn
+
+
+class Distance(StrEnum):
+    """How far from normal a pooled feature is."""
+
+    NEIGHBOURS = "neighbours"
+    """Mean Euclidean distance to the nearest normal ones (Bergman et al., "Deep Nearest Neighbor Anomaly
+    Detection", 2020)."""
+    MAHALANOBIS = "mahalanobis"
+    """Mahalanobis distance to their mean, with a shrunk covariance (Rippel et al., "Modeling the Distribution
+    of Normal Data in Pre-Trained Deep Features for Anomaly Detection", ICPR 2020)."""
+
+
+class PooledFeaturesModel(DynamicBufferMixin, nn.Module):
+    """Averages of backbone features over the image, and their distance from normal.
+
+    Args:
+        backbone: Feature extractor.
+        distance: Which distance.
+        neighbours: Number of nearest neighbours.
+    """
+
+    def __init__(
+        self,
+        backbone: TimmFeatureExtractor,
+        distance: Distance | str = Distance.NEIGHBOURS,
+        neighbours: int = 2,
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.distance = Distance(distance)
+        self.neighbours = neighbours
+        self.register_buffer("bank", torch.empty(0))
+        """Normal features ``(N, C)``, or their mean ``(1, C)`` in whitened coordinates."""
+        self.register_buffer("whitening", torch.empty(0))
+        """``(C, C)`` matrix that makes the Mahalanobis distance Euclidean."""
+        self.bank: torch.Tensor
+        self.whitening: torch.Tensor
+
+    def pool(self, images: torch.Tensor) -> torch.Tensor:
+        """Pooled features ``(B, C)`` of normalised images ``(B, 3, H, W)``."""
+        return torch.cat([feature.mean((-2, -1)) for feature in self.backbone(images).values()], dim=1)
+
+    def fit(self, features: Sequence[torch.Tensor]) -> None:
+        """Take in the pooled features of all normal images.
+
+        Args:
+            features: Batches of shape ``(B, C)``.
+        """
+        bank = torch.cat(list(features))
+        if self.distance is Distance.NEIGHBOURS:
+            self.bank = bank
+            return
+        precision = torch.from_numpy(LedoitWolf().fit(bank.double().cpu().numpy()).precision_)
+        values, vectors = torch.linalg.eigh(precision)
+        self.whitening = (vectors * values.clamp_min(0).sqrt()).to(bank)
+        self.bank = bank.mean(0, keepdim=True) @ self.whitening
+
+    def forward(self, images: torch.Tensor) -> InferenceBatch:
+        """Score images.
+
+        Args:
+            images: Normalised images of shape ``(B, 3, H, W)``.
+
+        Returns:
+            Distances of shape ``(B,)``; there is no map.
+        """
+        features = self.pool(images)
+        if self.distance is Distance.MAHALANOBIS:
+            features = features @ self.whitening
+        # As torch.cdist, which cannot be exported.
+        square = features.square().sum(1, keepdim=True) + self.bank.square().sum(1) - 2 * features @ self.bank.T
+        nearest = square.topk(min(self.neighbours, len(self.bank)), largest=False).values
+        return InferenceBatch(pred_score=nearest.clamp_min(0).sqrt().mean(1))
