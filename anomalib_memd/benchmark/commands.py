@@ -1,0 +1,105 @@
+"""The commands of ``anomalib-memd`` that measure."""
+
+from pathlib import Path
+
+from .config import load_config
+from .job import FAILED
+from .leakage import check_dataset
+from .markup import to_markdown, write_tables
+from .pipeline import Benchmark
+from .report import write_report
+
+
+def benchmark(
+    config: Path = Path("configs/benchmark.yaml"),
+    output: Path = Path("results/benchmark"),
+    root: Path = Path("datasets"),
+    quick: bool = False,
+    methods: list[str] | None = None,
+    datasets: list[str] | None = None,
+    seeds: list[int] | None = None,
+) -> None:
+    """Train and test all methods on all data sets, and print the tables.
+
+    Jobs that have finished before are not run again; a job that fails is reported and does not stop the others.
+
+    Args:
+        config: Configuration, see configs/benchmark.yaml.
+        output: Folder of scores, tables and kept features.
+        root: Folder of the data sets.
+        quick: Run the short version that the section 'quick' of the configuration describes.
+        methods: Names of the methods to run; all if not given.
+        datasets: Names of the data sets to run on; all if not given.
+        seeds: Seeds, instead of those of the configuration.
+    """
+    _run(config, output, root, quick, methods, datasets, seeds, ablation=False)
+
+
+def ablate(
+    config: Path = Path("configs/ablation.yaml"),
+    output: Path = Path("results/ablation"),
+    root: Path = Path("datasets"),
+    quick: bool = False,
+    methods: list[str] | None = None,
+    datasets: list[str] | None = None,
+    seeds: list[int] | None = None,
+) -> None:
+    """Train and test variants of MEMD that differ in one argument each, and print the tables.
+
+    Args:
+        config: Configuration, see configs/ablation.yaml.
+        output: Folder of scores, tables and kept features.
+        root: Folder of the data sets.
+        quick: Run the short version that the section 'quick' of the configuration describes.
+        methods: Names of the variants to run; all if not given.
+        datasets: Names of the data sets to run on; all if not given.
+        seeds: Seeds, instead of those of the configuration.
+    """
+    _run(config, output, root, quick, methods, datasets, seeds, ablation=True)
+
+
+def _run(
+    config: Path,
+    output: Path,
+    root: Path,
+    quick: bool,
+    methods: list[str] | None,
+    datasets: list[str] | None,
+    seeds: list[int] | None,
+    ablation: bool,
+) -> None:
+    results = Benchmark(load_config(config, root, quick, methods, datasets, seeds), output).run()
+    if not (results.status == FAILED).all():
+        print(write_tables(output, ablation))  # noqa: T201
+    failed = results[results.status == FAILED]
+    if len(failed):
+        msg = (
+            f"{len(failed)} of {len(results)} jobs failed, see {output}/runs/**/*.error.txt; run again to repeat them."
+        )
+        raise RuntimeError(msg)
+
+
+def report(output: Path = Path("results/benchmark"), ablation: bool = False) -> None:
+    """Rebuild tables and figures from what the jobs have left, and gather them in one HTML page.
+
+    Args:
+        output: Folder of a benchmark or an ablation.
+        ablation: Whether the methods are variants of one.
+    """
+    write_tables(output, ablation)
+    print(write_report(output, ablation))  # noqa: T201
+
+
+def check(folder: Path, similarity: float = 0.95) -> None:
+    """Look for near-duplicates across the splits of a data set, and for trivial cues that separate its classes.
+
+    Args:
+        folder: Folder with a split.csv.
+        similarity: Correlation of two small grey images from which they count as near-duplicates.
+    """
+    duplicates, cues = check_dataset(folder, similarity)
+    print(f"{len(duplicates)} near-duplicates across splits (correlation of at least {similarity})\n")  # noqa: T201
+    if len(duplicates):
+        print(to_markdown(duplicates.head(20)), "\n")  # noqa: T201
+    print("How well trivial cues separate normal from abnormal test images (image AUROC, 0.5 is chance)\n")  # noqa: T201
+    print(to_markdown(cues))  # noqa: T201

@@ -1,0 +1,109 @@
+"""What a method costs: memory in training; latency, size and number of parameters in use."""
+
+import logging
+import statistics
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import psutil
+import torch
+from anomalib.models import AnomalibModule
+
+logger = logging.getLogger(__name__)
+
+
+class PeakMemory:
+    """Peak of the memory of this process and its children, or of the GPU's, while the context is open.
+
+    ``peak`` is in bytes, after the context.
+
+    Args:
+        interval: Seconds between two looks.
+    """
+
+    def __init__(self, interval: float = 1.0) -> None:
+        self.interval = interval
+        self.peak = 0
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> "PeakMemory":
+        """Start to watch."""
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop to watch."""
+        self._done.set()
+        self._thread.join()
+        if torch.cuda.is_available():
+            self.peak = torch.cuda.max_memory_allocated()
+
+    def _watch(self) -> None:
+        process = psutil.Process()
+        while True:
+            # Pages of mapped files, such as kept features, are the system's to take back.
+            info = process.memory_info()
+            used = info.rss - getattr(info, "shared", 0)
+            for child in process.children(recursive=True):
+                try:
+                    used += child.memory_full_info().uss
+                except psutil.Error:
+                    continue
+            self.peak = max(self.peak, used)
+            if self._done.wait(self.interval):
+                return
+
+
+def measure_cost(model: AnomalibModule, workspace: Path, side: int = 256, repeats: int = 15) -> dict[str, Any]:
+    """Measure a trained model on one image at a time, pre- and post-processing included.
+
+    Args:
+        model: The model.
+        workspace: Folder for the exported model.
+        side: Height and width of the image in pixels.
+        repeats: Number of runs, of which the median counts.
+
+    Returns:
+        ``torch_ms`` and ``openvino_ms`` (latency in milliseconds), ``parameters`` (stored values of the deployed
+        model, memory banks included) and ``file_bytes`` (its size); ``export_error`` if it could not be exported.
+    """
+    image = torch.rand(1, 3, side, side)
+    model = model.cpu().eval()
+    with torch.inference_mode():
+        cost: dict[str, Any] = {"torch_ms": _median_ms(lambda: model(image), repeats)}
+    try:
+        import openvino  # noqa: PLC0415  an extra
+
+        path = model.to_openvino(workspace / "export", input_size=(side, side))
+        core = openvino.Core()
+        network = core.read_model(path)
+        compiled = core.compile_model(network, "CPU", {"PERFORMANCE_HINT": "LATENCY"})
+        array = image.numpy()
+        cost["openvino_ms"] = _median_ms(lambda: compiled(array), repeats)
+        constants = [op.output(0).shape for op in network.get_ops() if op.get_type_name() == "Constant"]
+        cost["parameters"] = sum(int(torch.Size(shape).numel()) for shape in constants)
+        cost["file_bytes"] = sum(file.stat().st_size for file in Path(path).parent.glob("*.bin"))
+    except Exception as error:
+        logger.exception("No deployed model to measure.")
+        cost["export_error"] = f"{type(error).__name__}: {error}"
+    return cost
+
+
+def _median_ms(call: Callable[[], Any], repeats: int) -> float:
+    for _ in range(3):
+        call()
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - start)
+    return 1000 * statistics.median(times)

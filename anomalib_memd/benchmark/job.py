@@ -1,0 +1,261 @@
+"""One job of a benchmark: train one method on one data set with one seed, and test it."""
+
+import hashlib
+import json
+import logging
+import math
+import shutil
+import tempfile
+import time
+import traceback
+from dataclasses import asdict, dataclass
+from datetime import timedelta
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from anomalib.data import AnomalibDataModule, get_datamodule
+from anomalib.engine import Engine
+from anomalib.metrics import AUROC, Evaluator
+from anomalib.models import AnomalibModule, get_model
+from anomalib.pipelines.components import Job
+from lightning import seed_everything
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger
+from rich.console import Console
+from rich.table import Table
+
+from anomalib_memd.modality import Branch
+from anomalib_memd.models.memd.post_processor import MultimodalPostProcessor
+
+from .config import Method
+from .cost import PeakMemory, measure_cost
+from .feature_store import FeatureStore, shared_features
+from .recorder import ScoreRecorder
+
+logger = logging.getLogger(__name__)
+
+FINISHED, FAILED = "finished", "failed"
+
+
+@dataclass(frozen=True)
+class Task:
+    """What one job does, and where it leaves its results.
+
+    Args:
+        method: The method.
+        dataset: Name of the data set it is trained and tested on.
+        datasets: Datamodule of every data set it is tested on, its own among them.
+        modality: ``wli``, ``nbi``, or ``paired``.
+        seed: Seed.
+        output: Folder of the whole benchmark.
+        accelerator: ``cpu`` or ``cuda``.
+        latency: Whether to measure latency, number of parameters and size.
+        max_time: Wall-clock limit of training in seconds.
+        order: Place of the method in the tables.
+    """
+
+    method: Method
+    dataset: str
+    datasets: dict[str, dict[str, Any]]
+    modality: str
+    seed: int
+    output: Path
+    accelerator: str = "cpu"
+    latency: bool = True
+    max_time: float | None = None
+    order: int = 0
+
+    @property
+    def folder(self) -> Path:
+        """Where the results of this job are."""
+        return run_folder(self.output, self.dataset, self.method.name, self.modality, self.seed)
+
+    @property
+    def digest(self) -> str:
+        """Digest of everything that the results depend on, but for the code."""
+        content = asdict(self) | {"output": None, "order": None}
+        return hashlib.sha256(json.dumps(content, default=str, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def run_folder(output: Path, dataset: str, method: str, modality: str, seed: int) -> Path:
+    """Folder of one job's results below that of the benchmark."""
+    safe = "".join(c if c.isalnum() or c in "-_.=" else "_" for c in method)
+    return output / "runs" / dataset / safe / f"{modality}-seed{seed}"
+
+
+class BenchmarkJob(Job):
+    """Train and test one method, unless its results are there already.
+
+    The folder of the results appears at the end, whole: ``scores.csv`` with one row an image, ``result.json``
+    with all else, ``pictures.npz`` with a few images and heat maps, ``log.csv`` with losses, and for MEMD
+    ``encodings.npz`` and ``model.ckpt``.
+
+    Args:
+        task: What to do.
+    """
+
+    name = "benchmark"
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+
+    def run(self, task_id: int | None = None) -> dict[str, Any]:
+        """Do it.
+
+        Args:
+            task_id: Number of the GPU, where several jobs run at a time.
+
+        Returns:
+            Name, data set, modality, seed, status and, of a failure, its error.
+        """
+        task = self.task
+        row = {"method": task.method.name, "dataset": task.dataset, "modality": task.modality, "seed": task.seed}
+        result = task.folder / "result.json"
+        if result.exists() and json.loads(result.read_text(encoding="utf-8"))["digest"] == task.digest:
+            logger.info("%s is there already.", task.folder)
+            return row | {"status": FINISHED, "error": ""}
+        print(f"{task.dataset}: {task.method.name}, {task.modality}, seed {task.seed} ...", flush=True)  # noqa: T201
+        task.output.mkdir(parents=True, exist_ok=True)
+        workspace = Path(tempfile.mkdtemp(prefix=".job-", dir=task.output))
+        try:
+            self._run(workspace, task_id)
+        except Exception as error:
+            logger.exception("%s failed.", task.folder)
+            task.folder.parent.mkdir(parents=True, exist_ok=True)
+            task.folder.with_suffix(".error.txt").write_text(traceback.format_exc(), encoding="utf-8")
+            return row | {"status": FAILED, "error": f"{type(error).__name__}: {error}"}
+        else:
+            shutil.rmtree(task.folder, ignore_errors=True)
+            task.folder.parent.mkdir(parents=True, exist_ok=True)
+            (workspace / "results").replace(task.folder)
+            task.folder.with_suffix(".error.txt").unlink(missing_ok=True)
+            return row | {"status": FINISHED, "error": ""}
+        finally:
+            shutil.rmtree(workspace, ignore_errors=True)
+
+    def _run(self, workspace: Path, task_id: int | None) -> None:
+        task, method = self.task, self.task.method
+        results = workspace / "results"
+        results.mkdir()
+        seed_everything(task.seed, verbose=False)
+        paired = method.paired
+        model = self._model()
+        # What MEMD draws into images is kept by its own cache; the store is for images of the data sets.
+        store = FeatureStore(task.output / "features", record=not paired)
+        best = ModelCheckpoint(workspace, monitor="image_AUROC", mode="max", save_top_k=1)
+        callbacks: list[Callback] = [best] if method.select_best else []
+        engine = Engine(
+            callbacks=callbacks,
+            logger=CSVLogger(workspace, name="log", version=""),
+            default_root_dir=workspace / "engine",
+            accelerator="gpu" if task.accelerator == "cuda" else task.accelerator,
+            devices=1 if task_id is None else [task_id],
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            **self._limits(),
+        )
+        with shared_features(store):
+            started = time.monotonic()
+            with PeakMemory() as memory:
+                engine.fit(model=model, datamodule=self._datamodule(task.dataset))
+            training_seconds = time.monotonic() - started
+            epochs = engine.trainer.current_epoch
+            scores, pixels, own = self._test(model, engine, best.best_model_path or None)
+        scores.to_csv(results / "scores.csv", index=False)
+        np.savez_compressed(results / "pictures.npz", **own.pictures)
+        np.savez_compressed(results / "encodings.npz", **own.encodings())
+        log = workspace / "log" / "metrics.csv"
+        if log.exists():
+            log.rename(results / "log.csv")
+        if paired:
+            engine.trainer.save_checkpoint(results / "model.ckpt", weights_only=True)
+        facts = {
+            "digest": task.digest,
+            "order": task.order,
+            "method": method.name,
+            "group": method.group,
+            "dataset": task.dataset,
+            "modality": task.modality,
+            "seed": task.seed,
+            "epochs": epochs,
+            "training_seconds": training_seconds,
+            "peak_memory_bytes": memory.peak,
+            "pixel_metrics": pixels,
+            "thresholds": _thresholds(model, task.modality),
+            "cost": measure_cost(model, workspace) if task.latency else {},
+            "versions": {name: version(name) for name in ("anomalib", "torch", "timm", "openvino")},
+            "finished": time.strftime("%Y-%m-%d %H:%M:%S"),
+        }
+        (results / "result.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
+
+    def _model(self) -> AnomalibModule:
+        method = self.task.method
+        arguments = dict(method.init_args)
+        if method.teacher_of is not None:
+            teacher = run_folder(
+                self.task.output, self.task.dataset, method.teacher_of, self.task.modality, self.task.seed
+            )
+            arguments["teacher_ckpt"] = str(teacher / "model.ckpt")
+        if method.paired:
+            arguments.setdefault("cache_dir", str(self.task.output / "features" / "memd"))
+        else:
+            auroc = AUROC(fields=["pred_score", "gt_label"], prefix="image_")
+            arguments["evaluator"] = Evaluator(val_metrics=[auroc], test_metrics=[])
+        return get_model(method.class_path.rsplit(".", maxsplit=1)[-1], **arguments, visualizer=False)
+
+    def _limits(self) -> dict[str, Any]:
+        """Trainer arguments: the number of epochs and the limit in time, where the method leaves them open."""
+        method = self.task.method
+        limit = method.max_time if method.max_time is not None else self.task.max_time
+        if method.max_epochs is None:
+            return {}
+        return {"max_epochs": method.max_epochs, "max_time": timedelta(seconds=limit) if limit else None}
+
+    def _datamodule(self, dataset: str) -> AnomalibDataModule:
+        data = self.task.datasets[dataset]
+        arguments = data.get("init_args", {}) | self.task.method.data_args | {"modality": self.task.modality}
+        return get_datamodule({"class_path": data["class_path"], "init_args": arguments})
+
+    def _test(
+        self, model: AnomalibModule, engine: Engine, checkpoint: str | None
+    ) -> tuple[pd.DataFrame, dict[str, Any], ScoreRecorder]:
+        """Test on every data set; returns the scores and pixel metrics of all, and what was kept of the own one."""
+        recorders = {}
+        for dataset in self.task.datasets:
+            recorders[dataset] = ScoreRecorder(self.task.modality)
+            engine.trainer.callbacks.insert(0, recorders[dataset])
+            engine.test(model=model, datamodule=self._datamodule(dataset), ckpt_path=checkpoint, verbose=False)
+            engine.trainer.callbacks.remove(recorders[dataset])
+        scores = [recorder.scores().assign(tested_on=dataset) for dataset, recorder in recorders.items()]
+        pixels = {dataset: recorder.pixel_metrics() for dataset, recorder in recorders.items()}
+        return pd.concat(scores), pixels, recorders[self.task.dataset]
+
+    @staticmethod
+    def collect(results: list[dict[str, Any]]) -> pd.DataFrame:
+        """One row a job."""
+        return pd.DataFrame(results, columns=["dataset", "method", "modality", "seed", "status", "error"])
+
+    @staticmethod
+    def save(results: pd.DataFrame) -> None:
+        """Print which jobs failed; what the others found is on the disk already."""
+        failed = results[results.status == FAILED]
+        table = Table(title=f"{len(results) - len(failed)} jobs finished, {len(failed)} failed")
+        for column in failed.columns:
+            table.add_column(column)
+        for row in failed.itertuples(index=False):
+            table.add_row(*map(str, row))
+        Console().print(table)
+
+
+def _thresholds(model: AnomalibModule, modality: str) -> dict[str, float]:
+    """Threshold of the raw score of each detector, as calibrated on the validation images."""
+    processor: Any = model.post_processor
+    if isinstance(processor, MultimodalPostProcessor):
+        processors = {branch.value: processor.branch(branch) for branch in Branch}
+    else:
+        processors = {modality: processor}
+    thresholds = {name: float(p._image_threshold) for name, p in processors.items()}  # noqa: SLF001  the public one is normalised
+    return {name: value for name, value in thresholds.items() if not math.isnan(value)}

@@ -1,0 +1,143 @@
+"""Tables as Markdown, LaTeX and CSV."""
+
+from collections.abc import Hashable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from anomalib_memd.modality import Branch
+
+from . import tables
+
+MARKS = ("¹", "²", "³")
+TITLES = {"wli": "WLI", "nbi": "NBI", "teacher": "teacher (pairs)"}
+
+
+def write_tables(output: Path, ablation: bool = False) -> str:
+    """Write all tables of a benchmark below ``output/tables``, as CSV with all figures, Markdown and LaTeX.
+
+    Args:
+        output: Folder of the benchmark.
+        ablation: Whether the methods are variants of one, listed by group.
+
+    Returns:
+        All of them as Markdown.
+
+    Raises:
+        FileNotFoundError: If no job has finished there.
+    """
+    folder = output / "tables"
+    shown = shown_tables(output, ablation)
+    folder.mkdir(exist_ok=True)
+    for name, table in raw_tables(output).items():
+        table.to_csv(folder / f"{name}.csv", index=False)
+    markdown = "\n\n".join(f"### {title}\n\n{to_markdown(table)}" for title, table in shown.items()) + "\n"
+    (folder / "tables.md").write_text(markdown, encoding="utf-8")
+    latex = [table.to_latex(index=False, escape=True, caption=title, na_rep="") for title, table in shown.items()]
+    (folder / "tables.tex").write_text("\n".join(latex), encoding="utf-8")
+    return markdown
+
+
+def raw_tables(output: Path) -> dict[str, pd.DataFrame]:
+    """Every table with plain figures, by name, see :mod:`~anomalib_memd.benchmark.tables`."""
+    scores = tables.load_scores(output)
+    return {
+        "comparison": tables.comparison(scores),
+        "seeds": tables.image_metrics(scores),
+        "classes": tables.class_metrics(scores),
+        "pixels": tables.pixel_metrics(output),
+        "lead": tables.lead(scores),
+        "contribution": tables.contribution(output),
+        "costs": tables.costs(output),
+    }
+
+
+def to_markdown(table: pd.DataFrame) -> str:
+    """A table of strings as Markdown."""
+    rows = [list(table.columns), ["---"] * len(table.columns), *table.fillna("").astype(str).to_numpy().tolist()]
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
+def shown_tables(output: Path, ablation: bool = False) -> dict[str, pd.DataFrame]:
+    """Every table as people read it, by title.
+
+    Args:
+        output: Folder of the benchmark.
+        ablation: Whether the methods are variants of one, listed by group.
+    """
+    raw = raw_tables(output)
+    shown = {}
+    comparison, pixels = raw["comparison"], raw["pixels"]
+    for (dataset, tested_on), part in comparison.groupby(["dataset", "tested_on"], sort=False):
+        name = dataset if dataset == tested_on else f"{dataset}, tested on {tested_on}"
+        shown[f"{name}: image AUROC / average precision in %"] = _methods(
+            part, paper=dataset == tested_on and not ablation
+        )
+        own = pixels[(pixels.dataset == dataset) & (pixels.tested_on == tested_on)]
+        if len(own):
+            shown[f"{name}: pixel AUROC / AUPRO in %"] = _pixels(own)
+    classes = raw["classes"]
+    classes = classes[classes.dataset == classes.tested_on]
+    if classes["class"].nunique() > 1:
+        shown["Image AUROC in % of each abnormal class"] = _wide(classes)
+    if len(raw["lead"]) and not ablation:
+        shown["Lead of MEMD over the best other method (image AUROC, points)"] = _lead(raw["lead"])
+    if len(raw["contribution"]) and not ablation:
+        shown["Modality contribution (images judged right)"] = raw["contribution"].round(3)
+    shown["Cost"] = raw["costs"].round(1)
+    return shown
+
+
+def _methods(part: pd.DataFrame, paper: bool) -> pd.DataFrame:
+    rows: dict[str, dict[str, str]] = {}
+    for detector in Branch:
+        own = part[part.detector == detector.value]
+        compared, title = detector is not Branch.TEACHER, TITLES[detector.value]
+        ranks = own.auroc.rank(ascending=False, method="min")
+        for row, rank in zip(own.to_dict("records"), ranks, strict=True):
+            cells = rows.setdefault(row["method"], {"method": row["method"], "seeds": str(row["seeds"])})
+            cells[title] = _pair(row, "auroc", "ap") + (MARKS[int(rank) - 1] if compared and rank <= len(MARKS) else "")
+            if compared:
+                cells[f"{title} 95 %"] = f"{100 * row['auroc_low']:.1f} to {100 * row['auroc_high']:.1f}"
+    if paper:
+        for name, results in tables.PAPER_RESULTS.items():
+            cells = rows.setdefault(f"{name} (paper)", {"method": f"{name} (paper)"})
+            for modality, (auroc, precision) in results.items():
+                cells[f"{TITLES[modality]}, paper, Kvasir V2"] = f"{auroc:.1f} / {precision:.1f}"
+    return pd.DataFrame(list(rows.values()))
+
+
+def _pixels(own: pd.DataFrame) -> pd.DataFrame:
+    rows: dict[str, dict[str, str]] = {}
+    for row in own.to_dict("records"):
+        cells = rows.setdefault(row["method"], {"method": row["method"]})
+        cells[TITLES[row["detector"]]] = _pair(row, "pixel_AUROC", "pixel_AUPRO")
+    return pd.DataFrame(list(rows.values()))
+
+
+def _pair(row: dict[Hashable, Any], first: str, second: str) -> str:
+    """Two metrics in percent, and their spread where there are several seeds."""
+    spread = ""
+    if not pd.isna(row[f"{first}_std"]):
+        spread = f" ± {100 * row[f'{first}_std']:.1f} / {100 * row[f'{second}_std']:.1f}"
+    return f"{100 * row[first]:.1f} / {100 * row[second]:.1f}{spread}"
+
+
+def _wide(classes: pd.DataFrame) -> pd.DataFrame:
+    means = classes.groupby(["dataset", "method", "detector", "class"], sort=False).auroc.mean().mul(100).round(1)
+    return means.unstack("class").reset_index()
+
+
+def _lead(lead: pd.DataFrame) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "trained on": lead.dataset,
+            "tested on": lead.tested_on,
+            "modality": lead.detector.map(TITLES),
+            "best other": lead.rival,
+            "lead": [f"{100 * x:+.1f}" for x in lead.lead],
+            "95 %": [f"{100 * a:+.1f} to {100 * b:+.1f}" for a, b in zip(lead.low, lead.high, strict=True)],
+            "p": [f"{p:.3f}" for p in lead.p],
+        }
+    )

@@ -1,0 +1,97 @@
+"""The benchmark as one of anomalib's pipelines."""
+
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from anomalib.pipelines.components import JobGenerator
+from anomalib.pipelines.components.base import Pipeline, Runner
+from anomalib.pipelines.components.runners import ParallelRunner, SerialRunner
+
+from anomalib_memd.modality import Modality
+
+from .config import BenchmarkConfig, Method
+from .job import BenchmarkJob, Task
+
+
+class BenchmarkJobGenerator(JobGenerator):
+    """Makes the jobs of a benchmark, in the order of methods, so that teachers precede their takers.
+
+    Args:
+        config: The benchmark.
+        output: Its folder.
+    """
+
+    def __init__(self, config: BenchmarkConfig, output: Path) -> None:
+        self.config = config
+        self.output = output
+
+    @property
+    def job_class(self) -> type[BenchmarkJob]:
+        """The class of the jobs."""
+        return BenchmarkJob
+
+    def generate_jobs(self, args: Any = None, prev_stage_result: Any = None) -> Generator[BenchmarkJob, None, None]:
+        """Yield one job for each data set, method, modality and seed."""
+        del args, prev_stage_result
+        config = self.config
+        for dataset in config.datasets:
+            others = {name: data for name, data in config.datasets.items() if name != dataset} if config.cross else {}
+            for order, method in enumerate(config.methods):
+                for seed in config.seeds if method.seeds is None else method.seeds:
+                    for modality in _modalities(method):
+                        first = seed == (config.seeds if method.seeds is None else method.seeds)[0]
+                        yield BenchmarkJob(
+                            Task(
+                                method=method,
+                                dataset=dataset,
+                                datasets={dataset: config.datasets[dataset]} | others,
+                                modality=modality,
+                                seed=seed,
+                                output=self.output,
+                                accelerator=config.accelerator,
+                                latency=config.latency and first and dataset == next(iter(config.datasets)),
+                                max_time=config.max_time,
+                                order=order,
+                            )
+                        )
+
+
+def _modalities(method: Method) -> list[str]:
+    if method.paired:
+        return ["paired"]
+    return [m.value for m in Modality] if method.modality is None else [method.modality]
+
+
+class Benchmark(Pipeline):
+    """Run all jobs that have not been run, one by one, or one on each GPU.
+
+    Args:
+        config: The benchmark.
+        output: Its folder.
+    """
+
+    def __init__(self, config: BenchmarkConfig, output: str | Path) -> None:
+        self.config = config
+        self.output = Path(output)
+
+    def _setup_runners(self, args: dict | None = None) -> list[Runner]:
+        del args
+        generator = BenchmarkJobGenerator(self.config, self.output)
+        devices = torch.cuda.device_count() if self.config.accelerator == "cuda" else 1
+        return [ParallelRunner(generator, devices) if devices > 1 else SerialRunner(generator)]
+
+    def run(self, args: Any = None) -> pd.DataFrame:  # type: ignore[override]
+        """Run it.
+
+        Args:
+            args: Unused; the configuration was given at the start.
+
+        Returns:
+            One row a job: ``dataset, method, modality, seed, status, error``.
+        """
+        del args
+        (runner,) = self._setup_runners()
+        return runner.run({})

@@ -1,0 +1,283 @@
+"""Tables of a benchmark, rebuilt at any time from the scores that its jobs have left."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from anomalib_memd.modality import Modality
+
+PAPER_RESULTS = {
+    "STPM": {"wli": (70.71, 73.52), "nbi": (69.39, 70.98)},
+    "RD4AD": {"wli": (71.80, 74.83), "nbi": (73.20, 78.26)},
+    "CMP": {"wli": (77.97, 80.09), "nbi": (76.27, 73.68)},
+    "SimpleNet": {"wli": (72.97, 72.29), "nbi": (69.23, 63.86)},
+    "D2UE": {"wli": (78.80, 78.60), "nbi": (64.36, 72.85)},
+    "EDC": {"wli": (72.29, 71.02), "nbi": (73.12, 70.01)},
+    "SCRD4AD": {"wli": (73.88, 60.65), "nbi": (73.02, 68.33)},
+    "MMRAD": {"wli": (71.73, 68.91), "nbi": (71.73, 68.91)},
+    "MEMD": {"wli": (80.84, 83.46), "nbi": (81.16, 82.74)},
+}
+"""AUROC and average precision in percent on Kvasir V2, from table 3 of the paper."""
+
+KEYS = ["dataset", "tested_on", "method", "detector"]
+
+
+def load_scores(output: Path) -> pd.DataFrame:
+    """Read the scores of all finished jobs.
+
+    Args:
+        output: Folder of the benchmark.
+
+    Returns:
+        One row for each image, detector and job: ``dataset, tested_on, method, group, seed, detector, image,
+        class, label, score``.
+
+    Raises:
+        FileNotFoundError: If no job has finished there.
+    """
+    frames = []
+    for facts in load_facts(output):
+        frame = pd.read_csv(facts["folder"] / "scores.csv", dtype={"image": str, "class": str})
+        frames.append(frame.assign(**{key: facts[key] for key in ("dataset", "method", "group", "seed")}))
+    return pd.concat(frames, ignore_index=True)
+
+
+def load_facts(output: Path) -> list[dict[str, Any]]:
+    """Read all that finished jobs have left besides scores, and the ``folder`` of each.
+
+    Args:
+        output: Folder of the benchmark.
+
+    Raises:
+        FileNotFoundError: If no job has finished there.
+    """
+    files = sorted((output / "runs").glob("*/*/*/result.json"))
+    if not files:
+        msg = f"{output} holds no finished job; run 'anomalib-memd benchmark --output {output}' first."
+        raise FileNotFoundError(msg)
+    facts = [json.loads(file.read_text(encoding="utf-8")) | {"folder": file.parent} for file in files]
+    return sorted(facts, key=lambda f: f.get("order", 0))
+
+
+def image_metrics(scores: pd.DataFrame) -> pd.DataFrame:
+    """Image AUROC and average precision of every detector and seed.
+
+    Args:
+        scores: See :func:`load_scores`.
+
+    Returns:
+        Columns ``dataset, tested_on, method, detector, seed, auroc, ap``, in [0, 1].
+    """
+    names = [*KEYS, "seed"]
+    return pd.DataFrame(
+        [
+            dict(zip(names, key, strict=True))
+            | {"auroc": roc_auc_score(own.label, own.score), "ap": average_precision_score(own.label, own.score)}
+            for key, own in scores.groupby(names, sort=False)
+        ]
+    )
+
+
+def class_metrics(scores: pd.DataFrame) -> pd.DataFrame:
+    """Image AUROC and average precision of each abnormal class against all normal images.
+
+    Args:
+        scores: See :func:`load_scores`.
+
+    Returns:
+        Columns ``dataset, tested_on, method, detector, seed, class, auroc, ap``.
+    """
+    parts = [
+        image_metrics(scores[(scores.label == 0) | (scores["class"] == name)]).assign(**{"class": name})
+        for name in scores[scores.label == 1]["class"].unique()
+    ]
+    return pd.concat(parts, ignore_index=True)
+
+
+def bootstrap_auroc(labels: np.ndarray, scores: np.ndarray, draws: int = 1000, seed: int = 0) -> np.ndarray:
+    """AUROC on resampled images, normal and abnormal ones by themselves.
+
+    The same seed draws the same images, so the difference of two detectors can be taken draw by draw.
+
+    Args:
+        labels: 0 or 1, shape ``(N,)``.
+        scores: Shape ``(N,)``, or ``(S, N)`` for several seeds, whose AUROC is averaged.
+        draws: Number of draws.
+        seed: Seed of the draws.
+
+    Returns:
+        Shape ``(draws,)``.
+    """
+    random = np.random.default_rng(seed)
+    positive, negative = np.flatnonzero(labels == 1), np.flatnonzero(labels == 0)
+    weights = [
+        random.multinomial(len(index), np.full(len(index), 1 / len(index)), size=draws) / len(index)
+        for index in (positive, negative)
+    ]
+    total = np.zeros(draws)
+    rows = np.atleast_2d(scores)
+    for row in rows:
+        # The AUROC is the share of pairs in which the abnormal image scores higher; a tie counts half.
+        difference = row[positive][:, None] - row[negative][None]
+        wins = (difference > 0) + 0.5 * (difference == 0)
+        total += ((weights[0] @ wins) * weights[1]).sum(1)
+    return total / len(rows)
+
+
+def comparison(scores: pd.DataFrame) -> pd.DataFrame:
+    """Mean, spread and interval of every detector.
+
+    Args:
+        scores: See :func:`load_scores`.
+
+    Returns:
+        Columns ``dataset, tested_on, method, detector, seeds``, then ``auroc, auroc_std, ap, ap_std`` over seeds and
+        ``auroc_low, auroc_high``, the 95 % bootstrap interval over images.
+    """
+    metrics = image_metrics(scores)
+    table = (
+        metrics.groupby(KEYS, sort=False)
+        .agg(
+            seeds=("seed", "nunique"),
+            auroc=("auroc", "mean"),
+            auroc_std=("auroc", "std"),
+            ap=("ap", "mean"),
+            ap_std=("ap", "std"),
+        )
+        .reset_index()
+    )
+    draws = {key: bootstrap_auroc(*_by_image(group)) for key, group in scores.groupby(KEYS, sort=False)}
+    bounds = [np.quantile(draws[key], [0.025, 0.975]) for key in table[KEYS].itertuples(index=False, name=None)]
+    return table.assign(auroc_low=[b[0] for b in bounds], auroc_high=[b[1] for b in bounds])
+
+
+def lead(scores: pd.DataFrame, method: str = "MEMD") -> pd.DataFrame:
+    """How far a method is ahead of the best other one, on the same images.
+
+    Args:
+        scores: See :func:`load_scores`.
+        method: The method.
+
+    Returns:
+        Columns ``dataset, tested_on, detector, rival, lead, low, high, p``: the difference of image AUROC, its
+        95 % interval and the two-sided p value of a paired bootstrap over images.
+    """
+    rows = []
+    for (dataset, tested_on, detector), group in scores.groupby(["dataset", "tested_on", "detector"], sort=False):
+        groups: dict[Any, pd.DataFrame] = dict(list(group.groupby("method", sort=False)))
+        if method not in groups or len(groups) < 2:
+            continue
+        means = image_metrics(group).groupby("method").auroc.mean()
+        rival: Any = means.drop(method).idxmax()
+        difference = bootstrap_auroc(*_by_image(groups[method])) - bootstrap_auroc(*_by_image(groups[rival]))
+        low, high = np.quantile(difference, [0.025, 0.975])
+        below = (difference < 0).mean() + 0.5 * (difference == 0).mean()
+        rows.append(
+            {
+                "dataset": dataset,
+                "tested_on": tested_on,
+                "detector": detector,
+                "rival": rival,
+                "lead": means[method] - means[rival],
+                "low": low,
+                "high": high,
+                "p": min(1.0, 2 * min(below, 1 - below) + 1 / len(difference)),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _by_image(group: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """Labels ``(N,)`` and scores ``(S, N)`` of one detector, images in the order of their names."""
+    wide = group.pivot_table(index=["image", "label"], columns="seed", values="score", sort=True)
+    return wide.index.get_level_values("label").to_numpy(), wide.to_numpy().T
+
+
+def contribution(output: Path, method: str = "MEMD") -> pd.DataFrame:
+    """Modality contribution (table 6 of the paper): which student judges which images right.
+
+    Args:
+        output: Folder of the benchmark.
+        method: A paired method.
+
+    Returns:
+        Columns ``dataset, seed, wli_alone, nbi_alone, both, neither`` (images), ``wli_contribution`` and
+        ``nbi_contribution`` (its own and both, of all that at least one judges right).
+    """
+    rows = []
+    for facts in load_facts(output):
+        if facts["method"] != method or not set(Modality) <= set(facts["thresholds"]):
+            continue
+        scores = pd.read_csv(facts["folder"] / "scores.csv")
+        own = scores[scores.tested_on == facts["dataset"]]
+        right = {}
+        for modality in Modality:
+            part = own[own.detector == modality.value].set_index("image")
+            right[modality] = (part.score > facts["thresholds"][modality.value]) == (part.label == 1)
+        wli, nbi = (right[m].sort_index().to_numpy() for m in Modality)
+        alone_wli, alone_nbi, both = (wli & ~nbi).sum(), (nbi & ~wli).sum(), (wli & nbi).sum()
+        total = max(1, alone_wli + alone_nbi + both)
+        rows.append(
+            {
+                "dataset": facts["dataset"],
+                "seed": facts["seed"],
+                "wli_alone": alone_wli,
+                "nbi_alone": alone_nbi,
+                "both": both,
+                "neither": len(wli) - alone_wli - alone_nbi - both,
+                "wli_contribution": (alone_wli + both) / total,
+                "nbi_contribution": (alone_nbi + both) / total,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def costs(output: Path) -> pd.DataFrame:
+    """What each method costs, as far as it was measured.
+
+    Args:
+        output: Folder of the benchmark.
+
+    Returns:
+        One row for each method: seconds of training on each data set, peak memory in GB, latency in milliseconds,
+        stored values in millions, and size in MB.
+    """
+    rows: dict[str, dict[str, Any]] = {}
+    for facts in load_facts(output):
+        row = rows.setdefault(facts["method"], {"method": facts["method"]})
+        row.setdefault("_seconds", {}).setdefault(facts["dataset"], []).append(facts["training_seconds"])
+        row["memory_gb"] = max(row.get("memory_gb", 0), facts["peak_memory_bytes"] / 1e9)
+        cost = facts["cost"]
+        if cost and "torch_ms" not in row:
+            row |= {"torch_ms": cost["torch_ms"], "openvino_ms": cost.get("openvino_ms")}
+            row["parameters_m"] = cost["parameters"] / 1e6 if "parameters" in cost else None
+            row["file_mb"] = cost["file_bytes"] / 1e6 if "file_bytes" in cost else None
+    for row in rows.values():
+        row |= {f"train_s {name}": float(np.mean(values)) for name, values in row.pop("_seconds").items()}
+    return pd.DataFrame(list(rows.values()))
+
+
+def pixel_metrics(output: Path) -> pd.DataFrame:
+    """Pixel AUROC and AUPRO, mean and spread over seeds, where the data set has masks.
+
+    Args:
+        output: Folder of the benchmark.
+
+    Returns:
+        Columns ``dataset, tested_on, method, detector``, then mean and standard deviation of both.
+    """
+    rows = [
+        {"dataset": f["dataset"], "tested_on": tested_on, "method": f["method"], "detector": detector} | values
+        for f in load_facts(output)
+        for tested_on, detectors in f["pixel_metrics"].items()
+        for detector, values in detectors.items()
+    ]
+    if not rows:
+        return pd.DataFrame(columns=[*KEYS, "pixel_AUROC", "pixel_AUPRO"])
+    names = {name: (name, "mean") for name in ("pixel_AUROC", "pixel_AUPRO")}
+    names |= {f"{name}_std": (name, "std") for name in ("pixel_AUROC", "pixel_AUPRO")}
+    return pd.DataFrame(rows).groupby(KEYS, sort=False).agg(**names).reset_index()

@@ -1,0 +1,50 @@
+"""The console script ``anomalib-memd``: what anomalib's own command line has no place for."""
+
+import inspect
+import re
+import sys
+from collections.abc import Callable
+
+from jsonargparse import ActionYesNo, ArgumentParser
+
+from anomalib_memd.benchmark.commands import ablate, benchmark, check, report
+
+COMMANDS = {command.__name__: command for command in (benchmark, ablate, report, check)}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run a command; errors of the user end it with their message.
+
+    Args:
+        arguments: Command line; that of the process if ``None``.
+    """
+    parser = ArgumentParser(prog="anomalib-memd", description="Measure MEMD, and look after its data.")
+    subcommands = parser.add_subcommands()
+    for name, command in COMMANDS.items():
+        summary = inspect.getdoc(command).split("\n\n", maxsplit=1)[0]
+        own = ArgumentParser(description=summary)
+        switches = [p for p in inspect.signature(command).parameters.values() if p.annotation is bool]
+        own.add_function_arguments(command, skip={switch.name for switch in switches})
+        for switch in switches:
+            own.add_argument(
+                f"--{switch.name}",
+                action=ActionYesNo(no_prefix=None),
+                default=switch.default,
+                help=_help(command, switch.name),
+            )
+        subcommands.add_subcommand(name, own, help=summary)
+    chosen = parser.parse_args(arguments)
+    try:
+        COMMANDS[chosen.subcommand](**chosen[chosen.subcommand])
+    except (ValueError, OSError, RuntimeError) as error:
+        sys.exit(f"anomalib-memd: {error}")
+
+
+def _help(command: Callable, argument: str) -> str:
+    """What the docstring of a command says of an argument."""
+    found = re.search(rf"^\s*{argument}: (.+)$", inspect.getdoc(command) or "", re.MULTILINE)
+    return found.group(1) if found else ""
+
+
+if __name__ == "__main__":
+    main()

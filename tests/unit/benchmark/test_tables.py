@@ -1,0 +1,173 @@
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from anomalib_memd.benchmark import tables
+from anomalib_memd.benchmark.markup import to_markdown, write_tables
+
+
+def write_run(output, method, modality, seed, rows, **facts):
+    folder = output / "runs" / "colon" / method / f"{modality}-seed{seed}"
+    folder.mkdir(parents=True)
+    frame = pd.DataFrame(rows, columns=["detector", "image", "class", "label", "score"])
+    frame.assign(tested_on="colon").to_csv(folder / "scores.csv", index=False)
+    known = {
+        "digest": "0",
+        "method": method,
+        "group": "",
+        "dataset": "colon",
+        "modality": modality,
+        "seed": seed,
+        "training_seconds": 10.0 * (seed + 1),
+        "peak_memory_bytes": 2e9,
+        "pixel_metrics": {"colon": {}},
+        "thresholds": {},
+        "cost": {},
+        "versions": {"torch": "2"},
+        "finished": "2026-01-01 00:00:00",
+    }
+    (folder / "result.json").write_text(json.dumps(known | facts))
+
+
+def rows_of(detector, scores, labels, classes=None):
+    classes = classes or ["polyp" if label else "normal" for label in labels]
+    return [
+        (detector, f"{c}/{i}", c, label, score)
+        for i, (score, label, c) in enumerate(zip(scores, labels, classes, strict=True))
+    ]
+
+
+@pytest.fixture
+def output(tmp_path):
+    random = np.random.default_rng(0)
+    labels = [0] * 20 + [1] * 30
+    classes = ["normal"] * 20 + ["polyp"] * 15 + ["ulcer"] * 15
+    for seed in (0, 1):
+        rows = [
+            row
+            for detector in ("wli", "nbi", "teacher")
+            for row in rows_of(detector, random.normal(np.array(labels) * 2.0), labels, classes)
+        ]
+        write_run(tmp_path, "MEMD", "paired", seed, rows, order=1, thresholds={"wli": 1.0, "nbi": 1.0, "teacher": 1.0})
+    for modality in ("wli", "nbi"):
+        rows = rows_of(modality, random.normal(np.array(labels) * 0.5), labels, classes)
+        write_run(tmp_path, "Rival", modality, 0, rows, order=0)
+    return tmp_path
+
+
+def test_metrics_are_those_of_scikit_learn(output):
+    scores = tables.load_scores(output)
+    metrics = tables.image_metrics(scores).set_index(["method", "detector", "seed"])
+    for key, group in scores.groupby(["method", "detector", "seed"]):
+        assert metrics.auroc[key] == pytest.approx(roc_auc_score(group.label, group.score))
+        assert metrics.ap[key] == pytest.approx(average_precision_score(group.label, group.score))
+
+
+def test_a_class_is_measured_against_all_normal_images(output):
+    scores = tables.load_scores(output)
+    table = tables.class_metrics(scores).set_index(["method", "detector", "seed", "class"])
+    part = scores[(scores.method == "Rival") & (scores.detector == "wli") & scores["class"].isin(["normal", "ulcer"])]
+    assert table.auroc["Rival", "wli", 0, "ulcer"] == pytest.approx(roc_auc_score(part.label, part.score))
+    assert set(table.index.get_level_values("class")) == {"polyp", "ulcer"}
+
+
+def slow_bootstrap(labels, scores, draws, seed):
+    """The same draws, image by image, through scikit-learn's weights."""
+    random = np.random.default_rng(seed)
+    positive, negative = np.flatnonzero(labels == 1), np.flatnonzero(labels == 0)
+    weights = np.zeros((draws, len(labels)))
+    for index in (positive, negative):
+        weights[:, index] = random.multinomial(len(index), np.full(len(index), 1 / len(index)), size=draws)
+    return [roc_auc_score(labels, scores, sample_weight=w) for w in weights]
+
+
+@given(
+    st.lists(st.integers(0, 5), min_size=2, max_size=12),
+    st.lists(st.integers(0, 5), min_size=2, max_size=12),
+    st.integers(0, 99),
+)
+def test_bootstrap_is_that_of_weighted_images(normal, abnormal, seed):
+    labels = np.array([0] * len(normal) + [1] * len(abnormal))
+    scores = np.array(normal + abnormal, dtype=float)
+    drawn = tables.bootstrap_auroc(labels, scores, draws=5, seed=seed)
+    assert drawn == pytest.approx(slow_bootstrap(labels, scores, 5, seed))
+
+
+def test_bootstrap_averages_seeds():
+    labels = np.array([0, 0, 0, 1, 1, 1])
+    scores = np.random.default_rng(0).random((3, 6))
+    alone = [tables.bootstrap_auroc(labels, row, draws=7) for row in scores]
+    assert tables.bootstrap_auroc(labels, scores, draws=7) == pytest.approx(np.mean(alone, axis=0))
+
+
+def test_comparison_has_mean_spread_and_interval(output):
+    scores = tables.load_scores(output)
+    table = tables.comparison(scores).set_index(["method", "detector"])
+    metrics = tables.image_metrics(scores)
+    own = metrics[(metrics.method == "MEMD") & (metrics.detector == "nbi")].auroc
+    row = table.loc["MEMD", "nbi"]
+    assert row.seeds == 2
+    assert row.auroc == pytest.approx(own.mean())
+    assert row.auroc_std == pytest.approx(own.std(ddof=1))
+    assert row.auroc_low < row.auroc < row.auroc_high
+
+
+def test_lead_is_over_the_best_other_method_and_told_from_chance(output):
+    scores = tables.load_scores(output)
+    lead = tables.lead(scores).set_index("detector")
+    means = tables.comparison(scores).set_index(["method", "detector"]).auroc
+    assert lead.lead["wli"] == pytest.approx(means["MEMD", "wli"] - means["Rival", "wli"])
+    assert lead.low["wli"] < lead.lead["wli"] < lead.high["wli"]
+    assert lead.p["wli"] < 0.05
+    same = scores[scores.method == "MEMD"]
+    twin = pd.concat([same, same.assign(method="Twin")])
+    assert (tables.lead(twin).p > 0.9).all()
+
+
+def test_contribution_counts_images(tmp_path):
+    labels = [0, 0, 1, 1]
+    rows = rows_of("wli", [0, 2, 2, 0], labels) + rows_of("nbi", [0, 0, 2, 0], labels)
+    write_run(tmp_path, "MEMD", "paired", 0, rows, thresholds={"wli": 1.0, "nbi": 1.0})
+    row = tables.contribution(tmp_path).iloc[0]
+    assert (row.wli_alone, row.nbi_alone, row.both, row.neither) == (0, 1, 2, 1)
+    assert row.wli_contribution == pytest.approx(2 / 3)
+    assert row.nbi_contribution == 1
+
+
+def test_tables_are_rebuilt_from_scores_alone(output):
+    first = write_tables(output)
+    for file in (output / "tables").iterdir():
+        file.unlink()
+    assert write_tables(output) == first
+    assert (output / "tables" / "tables.md").read_text() == first
+    assert "\\begin{tabular}" in (output / "tables" / "tables.tex").read_text()
+    stored = pd.read_csv(output / "tables" / "comparison.csv")
+    assert stored.auroc.to_numpy() == pytest.approx(tables.comparison(tables.load_scores(output)).auroc.to_numpy())
+
+
+def test_the_table_marks_the_best_and_shows_the_paper_apart(output):
+    markdown = write_tables(output)
+    memd = next(line for line in markdown.splitlines() if line.startswith("| MEMD |"))
+    assert memd.count("¹") == 2
+    assert "¹" not in next(line for line in markdown.splitlines() if line.startswith("| Rival |"))
+    assert "| STPM (paper) |" in markdown
+    assert "paper, Kvasir V2" in markdown
+
+
+def test_methods_stand_in_the_order_of_the_configuration(output):
+    assert list(tables.load_scores(output).method.unique()) == ["Rival", "MEMD"]
+
+
+def test_an_empty_folder_is_refused_by_name(tmp_path):
+    with pytest.raises(FileNotFoundError, match=f"{tmp_path} holds no finished job"):
+        tables.load_scores(tmp_path)
+
+
+def test_markdown_leaves_gaps_empty():
+    table = pd.DataFrame([{"a": "1"}, {"b": "2"}])
+    assert to_markdown(table) == "| a | b |\n| --- | --- |\n| 1 |  |\n|  | 2 |"
