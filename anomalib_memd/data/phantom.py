@@ -22,7 +22,7 @@ class Phantom(Kvasir):
 
     Args:
         root: Folder in which the data set of each size and seed gets a folder of its own.
-        image_size: Height and width of the frames in pixels.
+        image_size: Height and width of the frames in pixels, equal if two are given.
         train: Number of normal training frames.
         val: Number of normal validation frames, and of abnormal ones again.
         test: Number of normal test frames, and of abnormal ones again.
@@ -39,7 +39,7 @@ class Phantom(Kvasir):
     def __init__(
         self,
         root: Path | str = "datasets/phantom",
-        image_size: int = 192,
+        image_size: int | tuple[int, int] = 192,
         train: int = 160,
         val: int = 40,
         test: int = 60,
@@ -49,6 +49,11 @@ class Phantom(Kvasir):
         eval_batch_size: int = 32,
         num_workers: int = 2,
     ) -> None:
+        if not isinstance(image_size, int):  # anomalib's get_datamodule makes a pair of it.
+            if len(set(image_size)) != 1:
+                msg = f"A phantom has square frames, got an image_size of {image_size}."
+                raise ValueError(msg)
+            image_size = image_size[0]
         if min(image_size, train, val, test) < 1:
             msg = (
                 f"A phantom needs frames of a positive size, got {image_size} pixels and {train}, {val}, {test} frames."

@@ -17,7 +17,7 @@ from .loss import (
     ModalityTemperature,
 )
 from .synthesis import FeatureNoise
-from .torch_model import MEMDModel
+from .torch_model import MEMDModel, Teacher
 from .training_features import Sample
 
 
@@ -96,33 +96,40 @@ class Objective(nn.Module):
             Total ``loss``, its parts and the temperatures.
         """
         deviations = {modality: model.student(modality).encoder.standardize.std for modality in Modality}
+        own = sample.noisy(self.student_noise, deviations) if self.student_noise.std > 0 else None
         features, masks, label = sample.merged(self.feature_noise, deviations)
-        with torch.no_grad():
-            if sample.registered:
-                targets = dict.fromkeys(Modality, model.teacher(features).logits)
-            else:
-                targets = {m: model.teacher(dict.fromkeys(Modality, features[m])).logits for m in Modality}
-        noisy = sample.noisy(self.student_noise, deviations) if self.student_noise.std > 0 else None
-        temperatures = self.temperature()
+        if self.distillation_weight > 0:
+            targets = self._targets(model.teacher, features, sample.registered)
+            temperatures = self.temperature()
         parts, distillation = {}, {}
         total = torch.zeros((), device=label.device)
         for modality in Modality:
-            judge = model.student(modality)
-            logits = judge(features[modality])
-            if noisy is None:
+            student = model.student(modality)
+            logits = student(features[modality])
+            if own is None:
                 discrimination = self.discriminator_loss(logits, masks[modality], label)
             else:
-                own, blobs = judge(noisy.abnormal[modality]), noisy.masks[modality]
-                both = Logits(*(torch.cat([x[~label], y]) for x, y in zip(logits, own, strict=True)))
-                own_masks = torch.cat([torch.zeros_like(blobs), blobs])
-                discrimination = self.discriminator_loss(both, own_masks, label)
-            distillation[modality] = self.distillation_loss(logits, targets[modality], temperatures[modality])
-            total = total + discrimination + self.distillation_weight * distillation[modality]
+                noisy, blobs = student(own.abnormal[modality]), own.masks[modality]
+                merged = Logits(*(torch.cat([x[~label], y]) for x, y in zip(logits, noisy, strict=True)))
+                discrimination = self.discriminator_loss(merged, torch.cat([torch.zeros_like(blobs), blobs]), label)
+            total = total + discrimination
             parts[f"{modality.value}_discrimination_loss"] = discrimination
-            parts[f"{modality.value}_distillation_loss"] = distillation[modality]
-            parts[f"{modality.value}_temperature"] = temperatures[modality]
-        self.temperature.update({modality: reduce(loss.detach()) for modality, loss in distillation.items()})
+            if self.distillation_weight > 0:
+                loss = self.distillation_loss(logits, targets[modality], temperatures[modality])
+                total = total + self.distillation_weight * loss
+                distillation[modality] = reduce(loss.detach())
+                parts[f"{modality.value}_distillation_loss"] = loss
+                parts[f"{modality.value}_temperature"] = temperatures[modality]
+        if distillation:
+            self.temperature.update(distillation)
         return {"loss": total, **parts}
+
+    @staticmethod
+    @torch.no_grad()
+    def _targets(teacher: Teacher, features: dict[Modality, torch.Tensor], registered: bool) -> dict[Modality, Logits]:
+        if registered:
+            return dict.fromkeys(Modality, teacher(features).logits)
+        return {m: teacher(dict.fromkeys(Modality, features[m])).logits for m in Modality}
 
     def _drop_modality(self, features: dict[Modality, torch.Tensor]) -> dict[Modality, torch.Tensor]:
         """Now and then, let one modality stand in both inputs, so that the teacher can judge a single image.

@@ -74,7 +74,13 @@ class PooledFeaturesModel(DynamicBufferMixin, nn.Module):
 
         Returns:
             Distances of shape ``(B,)``; there is no map.
+
+        Raises:
+            RuntimeError: If :meth:`fit` has not been called.
         """
+        if self.bank.numel() == 0:
+            msg = "This detector has seen no normal image yet: train it first, or give a checkpoint."
+            raise RuntimeError(msg)
         features = self.pool(images)
         if self.distance is Distance.MAHALANOBIS:
             features = features @ self.whitening

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from anomalib.data import get_datamodule
 
 from anomalib_memd.data.tissue import Lesion, render
 from anomalib_memd.modality import Modality
@@ -47,3 +48,12 @@ def test_interrupted_rendering_leaves_nothing(tmp_path, monkeypatch):
 def test_refuses_empty_phantoms(tmp_path):
     with pytest.raises(ValueError, match="positive size"):
         small_phantom(tmp_path, train=0)
+
+
+def test_anomalib_builds_it_from_a_configuration(tmp_path):
+    made = get_datamodule(
+        {"class_path": "anomalib_memd.Phantom", "init_args": {"root": str(tmp_path), "image_size": 48}}
+    )
+    assert made.image_size == 48
+    with pytest.raises(ValueError, match="square"):
+        small_phantom(tmp_path, image_size=(48, 64))

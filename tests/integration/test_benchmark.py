@@ -1,0 +1,192 @@
+"""The benchmark from the command line: finished, failed and killed jobs, tables, and the report in a browser."""
+
+import json
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+from sklearn.metrics import roc_auc_score
+
+from tests.conftest import command_environment
+
+COMMAND = Path(sys.executable).with_name("anomalib-memd")
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+BACKBONE = {"backbone": "tf_efficientnet_lite0", "backbone_weights": "package", "layers": ["blocks.2", "blocks.4"]}
+CONFIG = {
+    "datasets": {
+        "phantom": {
+            "class_path": "anomalib_memd.Phantom",
+            "init_args": {"image_size": 96, "train": 48, "val": 12, "test": 20, "num_workers": 0, "root": "phantom"},
+        }
+    },
+    "methods": {
+        "Pooled Mahalanobis": {"class_path": "PooledFeatures", "init_args": {**BACKBONE, "distance": "mahalanobis"}},
+        "Broken": {"class_path": "PooledFeatures", "init_args": {"backbone": "no_such_network"}},
+        "Reverse Distillation": {
+            "class_path": "ReverseDistillation",
+            "init_args": {"backbone": "resnet18", "pre_trained": False},
+            "max_epochs": 1,
+            "select_best": True,
+            "modality": "wli",
+        },
+        "MEMD": {
+            "class_path": "MEMD",
+            "paired": True,
+            "init_args": {
+                **BACKBONE,
+                "image_size": [96, 96],
+                "teacher_epochs": 2,
+                "student_epochs": 3,
+                "negatives": 2,
+            },
+        },
+        "no L_KD": {
+            "class_path": "MEMD",
+            "paired": True,
+            "teacher_of": "MEMD",
+            "init_args": {
+                **BACKBONE,
+                "image_size": [96, 96],
+                "student_epochs": 1,
+                "negatives": 2,
+                "distillation_weight": 0,
+            },
+        },
+    },
+}
+
+
+def command(folder, *arguments):
+    return [COMMAND, *map(str, arguments)], {"cwd": folder, "env": command_environment(), "text": True}
+
+
+def run(folder, *arguments):
+    line, options = command(folder, *arguments)
+    return subprocess.run(line, capture_output=True, check=False, **options)
+
+
+@pytest.fixture(scope="module")
+def benchmark(tmp_path_factory):
+    """A benchmark that was killed after its first job and then run to the end."""
+    folder = tmp_path_factory.mktemp("benchmark")
+    (folder / "benchmark.yaml").write_text(yaml.safe_dump(CONFIG, sort_keys=False))
+    line, options = command(folder, "benchmark", "--config", "benchmark.yaml", "--output", "out", "--root", folder)
+    first = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **options)
+    done = folder / "out/runs/phantom/Pooled_Mahalanobis/wli-seed0/result.json"
+    while not done.exists() and first.poll() is None:
+        time.sleep(0.2)
+    first.send_signal(signal.SIGKILL)
+    first.wait()
+    assert done.exists()
+    stamp = done.stat().st_mtime_ns
+    finished = run(folder, *line[1:])
+    assert done.stat().st_mtime_ns == stamp, "a finished job was run again"
+    return folder, finished
+
+
+def test_it_goes_on_after_it_was_killed_and_finishes_all_but_the_broken_job(benchmark):
+    folder, finished = benchmark
+    assert finished.returncode != 0
+    results = {p.parent.parent.name for p in (folder / "out/runs/phantom").glob("*/*/result.json")}
+    expected = {"Pooled_Mahalanobis", "Reverse_Distillation", "MEMD", "no_L_KD"}
+    assert results == expected, finished.stdout[-2000:] + finished.stderr[-3000:]
+    assert "timm cannot build the backbone 'no_such_network'" in finished.stdout
+    assert "run again to repeat them" in finished.stderr
+    errors = (folder / "out/runs/phantom/Broken/wli-seed0.error.txt").read_text()
+    assert "BackboneError" in errors
+
+
+def test_the_printed_figures_are_those_of_the_stored_scores(benchmark):
+    folder, finished = benchmark
+    scores = pd.read_csv(folder / "out/runs/phantom/MEMD/paired-seed0/scores.csv")
+    row = next(line for line in finished.stdout.splitlines() if line.startswith("| MEMD |"))
+    for detector in ("wli", "nbi"):
+        own = scores[scores.detector == detector]
+        assert f"{100 * roc_auc_score(own.label, own.score):.1f} /" in row
+    assert len(scores) == 3 * 40
+
+
+def test_memd_separates_normal_from_abnormal(benchmark):
+    folder, _ = benchmark
+    scores = pd.read_csv(folder / "out/runs/phantom/MEMD/paired-seed0/scores.csv")
+    for detector in ("wli", "nbi"):
+        own = scores[scores.detector == detector]
+        assert roc_auc_score(own.label, own.score) > 0.75
+
+
+def test_a_job_leaves_what_it_cost_and_where_it_judged(benchmark):
+    folder, _ = benchmark
+    facts = json.loads((folder / "out/runs/phantom/MEMD/paired-seed0/result.json").read_text())
+    assert facts["epochs"] == 5
+    assert set(facts["thresholds"]) == {"wli", "nbi", "teacher"}
+    assert 0 < facts["pixel_metrics"]["phantom"]["wli"]["pixel_AUPRO"] <= 1
+    assert facts["peak_memory_bytes"] > 1e8
+    taker = json.loads((folder / "out/runs/phantom/no_L_KD/paired-seed0/result.json").read_text())
+    assert taker["epochs"] == 1
+
+
+def test_the_same_seed_gives_the_same_figures(benchmark, tmp_path):
+    folder, _ = benchmark
+    again = run(
+        folder, "benchmark", "--config", "benchmark.yaml", "--root", folder, "--output", tmp_path / "again",
+        "--methods", '["MEMD"]',
+    )  # fmt: skip
+    assert again.returncode == 0, again.stderr[-2000:]
+    first, second = (
+        pd.read_csv(path / "runs/phantom/MEMD/paired-seed0/scores.csv") for path in (folder / "out", tmp_path / "again")
+    )
+    pd.testing.assert_frame_equal(first, second, rtol=1e-3)
+
+
+def test_the_report_needs_nothing_else(benchmark):
+    folder, _ = benchmark
+    done = run(folder, "report", "--output", "out")
+    assert done.returncode == 0, done.stderr[-2000:]
+    page = (folder / "out/report.html").read_text()
+    assert not re.findall(r'(?:src|href)="(?!data:)', page)
+    assert "MEMD" in page
+    drawn = {path.stem for path in (folder / "out/figures").glob("*.png")}
+    assert {f"phantom-{name}" for name in ("distributions", "curves", "heatmaps", "encodings", "training")} <= drawn
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+def test_the_report_works_in_a_browser(benchmark, tmp_path):
+    folder, _ = benchmark
+    run(folder, "report", "--output", "out")
+    # Step to the next image once the page is there, as a reader would.
+    page = (folder / "out/report.html").read_text()
+    stepping = tmp_path / "page.html"
+    stepping.write_text(page.replace("</html>", '<script>at("forth").click();</script></html>'))
+    names = []
+    for file in (folder / "out/report.html", stepping):
+        flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync"]
+        dom = subprocess.run(
+            [CHROMIUM, *flags, f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", file.as_uri()],
+            capture_output=True, text=True, check=True, timeout=120,
+        ).stdout  # fmt: skip
+        views = dom.split('id="views"')[1].split('id="maps"')[0]
+        assert views.count("<img") == 3
+        assert re.search(r'id="maps">.*?<img[^>]*alt="MEMD: -?[\d.]+"', dom, re.DOTALL)
+        names.append(views)
+    assert names[0] != names[1]
+
+
+def test_a_data_set_is_checked_from_the_command_line(benchmark):
+    folder, _ = benchmark
+    data = next((folder / "phantom").glob("*/wli"), None) or next(folder.glob("**/wli"))
+    done = run(folder, "check", "--folder", data)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert re.search(r"\| all together \| [\d.]+ \|", done.stdout)
+
+
+def test_a_user_error_is_one_line(tmp_path):
+    done = run(tmp_path, "report", "--output", tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.strip().splitlines()[-1].startswith(f"anomalib-memd: {tmp_path} holds no finished job")

@@ -1,0 +1,105 @@
+from pathlib import Path
+
+import pytest
+import yaml
+from anomalib.models import get_model  # noqa: F401  registers anomalib's models
+
+from anomalib_memd.benchmark.config import BenchmarkConfigError, load_config
+from anomalib_memd.benchmark.pipeline import BenchmarkJobGenerator
+
+CONFIGS = Path(__file__).resolve().parents[3] / "configs"
+PLAIN = {
+    "seeds": [0, 1],
+    "datasets": {
+        "a": {"class_path": "Kvasir", "init_args": {"root": "a"}},
+        "b": {"class_path": "Kvasir", "init_args": {"root": "b"}},
+    },
+    "methods": {
+        "MEMD": {"class_path": "MEMD", "paired": True},
+        "Rival": {"class_path": "Padim", "seeds": [3]},
+    },
+    "quick": {"seeds": [7], "methods": {"Rival": "skip", "MEMD": {"init_args": {"width": 16}}}},
+}
+
+
+def written(tmp_path, **changes):
+    path = tmp_path / "benchmark.yaml"
+    path.write_text(yaml.safe_dump(PLAIN | changes))
+    return path
+
+
+def jobs_of(config):
+    return [job.task for job in BenchmarkJobGenerator(config, Path("out"))()]
+
+
+def test_jobs_are_all_data_sets_methods_modalities_and_seeds(tmp_path):
+    tasks = jobs_of(load_config(written(tmp_path), root="data"))
+    assert {(t.dataset, t.method.name, t.modality, t.seed) for t in tasks} == {
+        (dataset, *rest)
+        for dataset in "ab"
+        for rest in [
+            ("MEMD", "paired", 0),
+            ("MEMD", "paired", 1),
+            ("Rival", "wli", 3),
+            ("Rival", "nbi", 3),
+        ]
+    }
+    assert all(t.datasets[t.dataset]["init_args"]["root"] == f"data/{t.dataset}" for t in tasks)
+    assert all(len(t.datasets) == 1 for t in tasks)
+    assert [t.latency for t in tasks if t.method.name == "MEMD"] == [True, False, False, False]
+
+
+def test_cross_tests_on_every_data_set(tmp_path):
+    tasks = jobs_of(load_config(written(tmp_path, cross=True)))
+    assert all(list(t.datasets) == ([t.dataset, "b"] if t.dataset == "a" else [t.dataset, "a"]) for t in tasks)
+
+
+def test_quick_replaces_what_it_names(tmp_path):
+    config = load_config(written(tmp_path), quick=True)
+    assert config.seeds == (7,)
+    assert [(m.name, m.init_args) for m in config.methods] == [("MEMD", {"width": 16})]
+
+
+def test_choice_on_the_command_line(tmp_path):
+    config = load_config(written(tmp_path), methods=["Rival"], datasets=["b"], seeds=[5])
+    assert [(t.dataset, t.method.name, t.seed) for t in jobs_of(config)] == [("b", "Rival", 5)] * 2
+
+
+def test_the_digest_changes_with_what_matters(tmp_path):
+    first, *_ = jobs_of(load_config(written(tmp_path)))
+    again, *_ = jobs_of(load_config(written(tmp_path)))
+    methods = {"MEMD": {"class_path": "MEMD", "paired": True, "init_args": {"width": 16}}}
+    other, *_ = jobs_of(load_config(written(tmp_path, methods=methods)))
+    assert first.digest == again.digest != other.digest
+    assert first.folder == other.folder
+
+
+@pytest.mark.parametrize(
+    ("changes", "options", "message"),
+    [
+        ({"datasets": {}}, {}, "'datasets' is missing or empty"),
+        ({"colour": 1}, {}, "unknown option colour"),
+        ({"methods": {"X": {"class_path": "MEMD", "epochs": 3}}}, {}, "unknown option epochs"),
+        ({"methods": {"X": {}}}, {}, "X: .*class_path"),
+        ({"methods": {"X": {"class_path": "MEMD", "teacher_of": "Y"}}}, {}, "takes the teacher of Y"),
+        ({"methods": {"X": {"class_path": "MEMD", "modality": "uv"}}}, {}, "modality uv"),
+        ({}, {"methods": ["Nobody"]}, "no methods Nobody; it has MEMD, Rival"),
+    ],
+)
+def test_mistakes_are_named_with_the_file(tmp_path, changes, options, message):
+    path = written(tmp_path, **changes)
+    with pytest.raises(BenchmarkConfigError, match=message) as caught:
+        load_config(path, **options)
+    assert str(path) in str(caught.value)
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(BenchmarkConfigError, match=r"nowhere\.yaml"):
+        load_config(tmp_path / "nowhere.yaml")
+
+
+@pytest.mark.parametrize("name", ["benchmark", "ablation"])
+@pytest.mark.parametrize("quick", [False, True])
+def test_the_configurations_of_the_project_are_readable(name, quick):
+    tasks = jobs_of(load_config(CONFIGS / f"{name}.yaml", quick=quick))
+    assert "MEMD" in {t.method.name for t in tasks}

@@ -1,0 +1,114 @@
+"""What each stage minimises, and what each of its switches takes away."""
+
+import pytest
+import torch
+
+from anomalib_memd.backbones import build_backbone
+from anomalib_memd.modality import Modality
+from anomalib_memd.models.memd.loss import DiscriminatorLoss, ModalityTemperature
+from anomalib_memd.models.memd.objective import Objective
+from anomalib_memd.models.memd.synthesis import FeatureNoise
+from anomalib_memd.models.memd.torch_model import MEMDModel
+from anomalib_memd.models.memd.training_features import Sample
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    return MEMDModel(build_backbone("resnet18", ["layer2"], pre_trained=False), width=16).eval()
+
+
+def sample_of(model, abnormal_seed=1, registered=True):
+    def maps(seed):
+        generator = torch.Generator().manual_seed(seed)
+        return {m: torch.randn(3, model.embedding.channels, 4, 4, generator=generator) for m in Modality}
+
+    masks = {m: torch.zeros(3, 4, 4).index_fill(1, torch.tensor([1]), 1.0) for m in Modality}
+    return Sample(maps(0), maps(abnormal_seed), masks, registered)
+
+
+def objective(**options):
+    arguments = {
+        "cosine_weight": 1.0,
+        "global_distance": "cosine",
+        "distillation_weight": 1.0,
+        "kl_direction": "teacher_target",
+        "temperature": ModalityTemperature(),
+        "feature_noise": FeatureNoise(0.0),
+        "student_noise": FeatureNoise(0.5),
+        "modality_dropout": 0.0,
+    }
+    return Objective(**(arguments | options))
+
+
+def student_losses(objective, model, sample):
+    torch.manual_seed(0)
+    return objective.student_losses(model, sample, lambda loss: loss)
+
+
+def test_lesions_reach_students_with_noise_of_their_own_through_the_teacher_alone(model):
+    first, second = (student_losses(objective(), model, sample_of(model, seed)) for seed in (1, 2))
+    for modality in Modality:
+        own, distilled = f"{modality.value}_discrimination_loss", f"{modality.value}_distillation_loss"
+        assert torch.equal(first[own], second[own])
+        assert not torch.equal(first[distilled], second[distilled])
+
+
+def test_students_without_noise_learn_from_the_teachers_negatives(model):
+    sample = sample_of(model)
+    losses = student_losses(objective(student_noise=FeatureNoise(0.0)), model, sample)
+    for modality in Modality:
+        features = torch.cat([sample.normal[modality], sample.abnormal[modality]])
+        masks = torch.cat([torch.zeros(3, 4, 4), sample.masks[modality]])
+        labels = torch.arange(6) >= 3
+        expected = DiscriminatorLoss()(model.student(modality)(features), masks, labels)
+        torch.testing.assert_close(losses[f"{modality.value}_discrimination_loss"], expected)
+
+
+def test_the_students_own_loss_is_that_of_normal_and_noisy_features(model):
+    sample, noise = sample_of(model), FeatureNoise(0.5)
+    losses = student_losses(objective(student_noise=noise), model, sample)
+    torch.manual_seed(0)
+    deviations = {m: model.student(m).encoder.standardize.std for m in Modality}
+    noisy = sample.noisy(noise, deviations)
+    assert torch.equal(noisy.masks[Modality.WLI], noisy.masks[Modality.NBI])
+    for modality in Modality:
+        features = torch.cat([sample.normal[modality], noisy.abnormal[modality]])
+        masks = torch.cat([torch.zeros(3, 4, 4), noisy.masks[modality]])
+        expected = DiscriminatorLoss()(model.student(modality)(features), masks, torch.arange(6) >= 3)
+        torch.testing.assert_close(losses[f"{modality.value}_discrimination_loss"], expected)
+
+
+def test_without_distillation_the_teacher_is_not_asked(model):
+    calls = []
+    hook = model.teacher.register_forward_hook(lambda *_: calls.append(1))
+    losses = student_losses(objective(distillation_weight=0.0), model, sample_of(model))
+    assert not calls
+    assert set(losses) == {"loss", "wli_discrimination_loss", "nbi_discrimination_loss"}
+    student_losses(objective(), model, sample_of(model))
+    student_losses(objective(), model, sample_of(model, registered=False))
+    hook.remove()
+    assert len(calls) == 1 + len(Modality)
+
+
+def test_the_total_is_the_sum_of_its_weighed_parts(model):
+    losses = student_losses(objective(distillation_weight=7.0), model, sample_of(model))
+    parts = (losses[f"{m.value}_discrimination_loss"] + 7.0 * losses[f"{m.value}_distillation_loss"] for m in Modality)
+    torch.testing.assert_close(losses["loss"], sum(parts))
+    losses = objective(cosine_weight=3.0).teacher_losses(model, sample_of(model))
+    torch.testing.assert_close(losses["loss"], losses["discrimination_loss"] + 3.0 * losses["global_loss"])
+
+
+def test_modality_dropout_puts_one_image_in_both_inputs(model):
+    seen = []
+    hook = model.teacher.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    for dropout in (0.0, 1.0):
+        objective(modality_dropout=dropout).teacher_losses(model, sample_of(model))
+    hook.remove()
+    same = [(f[Modality.WLI] == f[Modality.NBI]).flatten(1).all(1) for f in seen]
+    assert not same[0].any()
+    assert same[1].all()
+    given = sample_of(model)
+    for row in range(6):
+        sources = [torch.cat([given.normal[m], given.abnormal[m]])[row] for m in Modality]
+        assert any(torch.equal(seen[1][Modality.WLI][row], source) for source in sources)
