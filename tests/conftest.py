@@ -16,6 +16,10 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="needs the real images of ../shared")
 
 
+# Tests run in one process a core, see pyproject.toml; threads of each would only wait for those of the others.
+torch.set_num_threads(1)
+
+
 @pytest.fixture(autouse=True)
 def _seeded():
     torch.manual_seed(0)
@@ -69,4 +73,4 @@ def image_folder(tmp_path):
 
 def command_environment():
     """Environment of a command that must not reach for a network."""
-    return os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "2", "COLUMNS": "200"}
+    return os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "COLUMNS": "200"}

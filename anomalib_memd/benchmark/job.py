@@ -26,6 +26,7 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 from rich.console import Console
 from rich.table import Table
+from torch import nn
 
 from anomalib_memd.modality import Branch
 from anomalib_memd.models.memd.post_processor import MultimodalPostProcessor
@@ -202,9 +203,11 @@ class BenchmarkJob(Job):
         if method.paired:
             arguments.setdefault("cache_dir", str(self.task.output / "features" / "memd"))
         else:
-            auroc = AUROC(fields=["pred_score", "gt_label"], prefix="image_")
-            arguments["evaluator"] = Evaluator(val_metrics=[auroc], test_metrics=[])
-        return get_model(method.class_path.rsplit(".", maxsplit=1)[-1], **arguments, visualizer=False)
+            arguments["evaluator"] = Evaluator(AUROC(fields=["pred_score", "gt_label"], prefix="image_"))
+        model = get_model(method.class_path.rsplit(".", maxsplit=1)[-1], **arguments, visualizer=False)
+        # The recorder measures tests, alike for all.
+        model.evaluator.test_metrics = nn.ModuleList()
+        return model
 
     def _limits(self) -> dict[str, Any]:
         """Trainer arguments: the number of epochs and the limit in time, where the method leaves them open."""

@@ -14,8 +14,8 @@ class Distance(StrEnum):
     """How far from normal a pooled feature is."""
 
     NEIGHBOURS = "neighbours"
-    """Mean Euclidean distance to the nearest normal ones (Bergman et al., "Deep Nearest Neighbor Anomaly
-    Detection", 2020)."""
+    """Mean Euclidean distance to the nearest normal ones, channels standardised (Bergman et al., "Deep Nearest
+    Neighbor Anomaly Detection", 2020)."""
     MAHALANOBIS = "mahalanobis"
     """Mahalanobis distance to their mean, with a shrunk covariance (Rippel et al., "Modeling the Distribution
     of Normal Data in Pre-Trained Deep Features for Anomaly Detection", ICPR 2020)."""
@@ -41,10 +41,13 @@ class PooledFeaturesModel(DynamicBufferMixin, nn.Module):
         self.distance = Distance(distance)
         self.neighbours = neighbours
         self.register_buffer("bank", torch.empty(0))
-        """Normal features ``(N, C)``, or their mean ``(1, C)`` in whitened coordinates."""
+        """Normal features ``(N, C)``, or the centre ``(1, C)``, in the coordinates of the distance."""
+        self.register_buffer("centre", torch.empty(0))
+        """Mean of the normal features, ``(C,)``."""
         self.register_buffer("whitening", torch.empty(0))
-        """``(C, C)`` matrix that makes the Mahalanobis distance Euclidean."""
+        """What takes centred features there: a factor for each channel ``(C,)``, or a matrix ``(C, C)``."""
         self.bank: torch.Tensor
+        self.centre: torch.Tensor
         self.whitening: torch.Tensor
 
     def pool(self, images: torch.Tensor) -> torch.Tensor:
@@ -57,14 +60,20 @@ class PooledFeaturesModel(DynamicBufferMixin, nn.Module):
         Args:
             features: Batches of shape ``(B, C)``.
         """
-        bank = torch.cat(list(features))
+        normal = torch.cat(list(features))
+        self.centre = normal.mean(0)
         if self.distance is Distance.NEIGHBOURS:
-            self.bank = bank
-            return
-        precision = torch.from_numpy(LedoitWolf().fit(bank.double().cpu().numpy()).precision_)
-        values, vectors = torch.linalg.eigh(precision)
-        self.whitening = (vectors * values.clamp_min(0).sqrt()).to(bank)
-        self.bank = bank.mean(0, keepdim=True) @ self.whitening
+            self.whitening = 1 / normal.std(0).clamp_min(1e-6)
+            self.bank = self._whiten(normal)
+        else:
+            precision = torch.from_numpy(LedoitWolf().fit(normal.double().cpu().numpy()).precision_)
+            values, vectors = torch.linalg.eigh(precision)
+            self.whitening = (vectors * values.clamp_min(0).sqrt()).to(normal)
+            self.bank = torch.zeros_like(normal[:1])
+
+    def _whiten(self, features: torch.Tensor) -> torch.Tensor:
+        centred = features - self.centre
+        return centred * self.whitening if self.whitening.ndim == 1 else centred @ self.whitening
 
     def forward(self, images: torch.Tensor) -> InferenceBatch:
         """Score images.
@@ -81,9 +90,7 @@ class PooledFeaturesModel(DynamicBufferMixin, nn.Module):
         if self.bank.numel() == 0:
             msg = "This detector has seen no normal image yet: train it first, or give a checkpoint."
             raise RuntimeError(msg)
-        features = self.pool(images)
-        if self.distance is Distance.MAHALANOBIS:
-            features = features @ self.whitening
+        features = self._whiten(self.pool(images))
         # As torch.cdist, which cannot be exported.
         square = features.square().sum(1, keepdim=True) + self.bank.square().sum(1) - 2 * features @ self.bank.T
         nearest = square.topk(min(self.neighbours, len(self.bank)), largest=False).values

@@ -4,6 +4,7 @@ import torch
 from anomalib.models import get_model
 from sklearn.covariance import LedoitWolf
 from sklearn.neighbors import NearestNeighbors
+from sklearn.preprocessing import StandardScaler
 
 from anomalib_memd.backbones import build_backbone
 from anomalib_memd.models.pooled import PooledFeaturesModel
@@ -32,7 +33,10 @@ def test_features_are_means_over_the_image(backbone):
 def test_neighbours_are_those_of_scikit_learn(backbone):
     model, normal = fitted(backbone, "neighbours", neighbours=3)
     images = torch.rand(4, 3, 32, 32)
-    distances, _ = NearestNeighbors(n_neighbors=3).fit(normal).kneighbors(model.pool(images).numpy())
+    scaler = StandardScaler().fit(normal)
+    nearest = NearestNeighbors(n_neighbors=3).fit(scaler.transform(normal))
+    distances, _ = nearest.kneighbors(scaler.transform(model.pool(images).numpy()))
+    distances *= (11 / 12) ** 0.5  # scikit-learn divides by N, torch by N - 1.
     np.testing.assert_allclose(model(images).pred_score, distances.mean(1), rtol=1e-2, atol=1e-3)
 
 
