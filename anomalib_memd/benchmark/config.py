@@ -32,6 +32,7 @@ class Method:
         teacher_of: Name of a paired method whose teacher is taken, of the same data set and seed.
         modality: For a method that is not paired, the one modality it is run on; ``None`` for both.
         data_args: Arguments of the datamodule that this method changes.
+        order: Place in the tables.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Method:
     teacher_of: str | None = None
     modality: str | None = None
     data_args: dict[str, Any] = field(default_factory=dict)
+    order: int = 0
 
 
 @dataclass(frozen=True)
@@ -113,8 +115,9 @@ def load_config(
     content["datasets"] = {
         name: _at_root(data, root) for name, data in _selected(content, "datasets", datasets, path).items()
     }
+    places = {name: place for place, name in enumerate(content.get("methods") or {})}
     content["methods"] = tuple(
-        _build(Method, {"name": name} | options, path)
+        _build(Method, {"name": name, "order": places[name]} | options, path)
         for name, options in _selected(content, "methods", methods, path).items()
     )
     if seeds is not None:

@@ -55,7 +55,6 @@ class Task:
         accelerator: ``cpu`` or ``cuda``.
         latency: Whether to measure latency, number of parameters and size.
         max_time: Wall-clock limit of training in seconds.
-        order: Place of the method in the tables.
     """
 
     method: Method
@@ -67,7 +66,6 @@ class Task:
     accelerator: str = "cpu"
     latency: bool = True
     max_time: float | None = None
-    order: int = 0
 
     @property
     def folder(self) -> Path:
@@ -77,7 +75,8 @@ class Task:
     @property
     def digest(self) -> str:
         """Digest of everything that the results depend on, but for the code."""
-        content = asdict(self) | {"output": None, "order": None}
+        content = asdict(self) | {"output": None, "latency": None}
+        content["method"]["order"] = None
         return hashlib.sha256(json.dumps(content, default=str, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -114,9 +113,7 @@ class BenchmarkJob(Job):
         """
         task = self.task
         row = {"method": task.method.name, "dataset": task.dataset, "modality": task.modality, "seed": task.seed}
-        result = task.folder / "result.json"
-        if result.exists() and json.loads(result.read_text(encoding="utf-8"))["digest"] == task.digest:
-            logger.info("%s is there already.", task.folder)
+        if self._is_finished():
             return row | {"status": FINISHED, "error": ""}
         print(f"{task.dataset}: {task.method.name}, {task.modality}, seed {task.seed} ...", flush=True)  # noqa: T201
         task.output.mkdir(parents=True, exist_ok=True)
@@ -136,6 +133,13 @@ class BenchmarkJob(Job):
             return row | {"status": FINISHED, "error": ""}
         finally:
             shutil.rmtree(workspace, ignore_errors=True)
+
+    def _is_finished(self) -> bool:
+        path = self.task.folder / "result.json"
+        if not path.exists():
+            return False
+        facts = json.loads(path.read_text(encoding="utf-8"))
+        return facts["digest"] == self.task.digest and bool(facts["cost"] or not self.task.latency)
 
     def _run(self, workspace: Path, task_id: int | None) -> None:
         task, method = self.task, self.task.method
@@ -175,7 +179,7 @@ class BenchmarkJob(Job):
             engine.trainer.save_checkpoint(results / "model.ckpt", weights_only=True)
         facts = {
             "digest": task.digest,
-            "order": task.order,
+            "order": method.order,
             "method": method.name,
             "group": method.group,
             "dataset": task.dataset,

@@ -39,10 +39,10 @@ class BenchmarkJobGenerator(JobGenerator):
         config = self.config
         for dataset in config.datasets:
             others = {name: data for name, data in config.datasets.items() if name != dataset} if config.cross else {}
-            for order, method in enumerate(config.methods):
-                for seed in config.seeds if method.seeds is None else method.seeds:
+            for method in config.methods:
+                seeds = config.seeds if method.seeds is None else method.seeds
+                for seed in seeds:
                     for modality in _modalities(method):
-                        first = seed == (config.seeds if method.seeds is None else method.seeds)[0]
                         yield BenchmarkJob(
                             Task(
                                 method=method,
@@ -52,9 +52,8 @@ class BenchmarkJobGenerator(JobGenerator):
                                 seed=seed,
                                 output=self.output,
                                 accelerator=config.accelerator,
-                                latency=config.latency and first and dataset == next(iter(config.datasets)),
-                                max_time=config.max_time,
-                                order=order,
+                                latency=config.latency and seed == seeds[0],
+                                max_time=config.max_time if method.max_epochs is not None else None,
                             )
                         )
 
