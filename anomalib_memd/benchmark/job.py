@@ -76,7 +76,7 @@ class Task:
     def digest(self) -> str:
         """Digest of everything that the results depend on, but for the code."""
         content = asdict(self) | {"output": None, "latency": None}
-        content["method"]["order"] = None
+        content["method"] |= {"order": None, "seeds": None}
         return hashlib.sha256(json.dumps(content, default=str, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from anomalib_memd.modality import Branch
+from anomalib_memd.modality import Branch, Modality
 
 from . import tables
 
@@ -71,9 +71,8 @@ def shown_tables(output: Path, ablation: bool = False) -> dict[str, pd.DataFrame
     comparison, pixels = raw["comparison"], raw["pixels"]
     for (dataset, tested_on), part in comparison.groupby(["dataset", "tested_on"], sort=False):
         name = dataset if dataset == tested_on else f"{dataset}, tested on {tested_on}"
-        shown[f"{name}: image AUROC / average precision in %"] = _methods(
-            part, paper=dataset == tested_on and not ablation
-        )
+        table = _methods(part, paper=dataset == tested_on and not ablation)
+        shown[f"{name}: image AUROC / average precision in %"] = _variants(table, part, output) if ablation else table
         own = pixels[(pixels.dataset == dataset) & (pixels.tested_on == tested_on)]
         if len(own):
             shown[f"{name}: pixel AUROC / AUPRO in %"] = _pixels(own)
@@ -106,6 +105,20 @@ def _methods(part: pd.DataFrame, paper: bool) -> pd.DataFrame:
             for modality, (auroc, precision) in results.items():
                 cells[f"{TITLES[modality]}, paper, Kvasir V2"] = f"{auroc:.1f} / {precision:.1f}"
     return pd.DataFrame(list(rows.values()))
+
+
+def _variants(table: pd.DataFrame, part: pd.DataFrame, output: Path) -> pd.DataFrame:
+    """The table of an ablation: groups first, and the gain of the unchanged model over each variant."""
+    groups = {facts["method"]: facts["group"] for facts in tables.load_facts(output)}
+    table = table[["method", *[title for title in TITLES.values() if title in table]]].rename(
+        columns={"method": "variant"}
+    )
+    table.insert(0, "group", table.variant.map(groups))
+    for modality in Modality:
+        auroc = part[part.detector == modality.value].set_index("method").auroc
+        gain = 100 * (auroc.get(table.variant[0]) - table.variant.map(auroc))
+        table[f"loss of {modality.name}"] = ["" if pd.isna(x) else f"{x:.1f}" for x in gain]
+    return table
 
 
 def _pixels(own: pd.DataFrame) -> pd.DataFrame:

@@ -69,6 +69,8 @@ def test_the_digest_changes_with_what_matters(tmp_path):
     first, *_ = jobs_of(load_config(written(tmp_path)))
     again, *_ = jobs_of(load_config(written(tmp_path)))
     methods = {"MEMD": {"class_path": "MEMD", "paired": True, "init_args": {"width": 16}}}
+    (chosen,) = (t for t in jobs_of(load_config(written(tmp_path), methods=["MEMD"], datasets=["a"], seeds=[0])))
+    assert chosen.digest == first.digest
     other, *_ = jobs_of(load_config(written(tmp_path, methods=methods)))
     assert first.digest == again.digest != other.digest
     assert first.folder == other.folder

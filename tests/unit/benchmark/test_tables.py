@@ -171,3 +171,17 @@ def test_an_empty_folder_is_refused_by_name(tmp_path):
 def test_markdown_leaves_gaps_empty():
     table = pd.DataFrame([{"a": "1"}, {"b": "2"}])
     assert to_markdown(table) == "| a | b |\n| --- | --- |\n| 1 |  |\n|  | 2 |"
+
+
+def test_an_ablation_is_listed_by_group_with_what_each_variant_loses(tmp_path):
+    labels = [0, 0, 1, 1]
+    both = {"wli": [0, 1, 2, 3], "nbi": [0, 1, 2, 3]}
+    worse = {"wli": [0, 2, 1, 3], "nbi": [0, 1, 2, 3]}
+    for order, (name, scores) in enumerate({"MEMD": both, "no fusion": worse}.items()):
+        rows = [row for detector, values in scores.items() for row in rows_of(detector, values, labels)]
+        write_run(tmp_path, name, "paired", 0, rows, order=order, group="fusion" if order else "")
+    lines = write_tables(tmp_path, ablation=True).splitlines()
+    assert "| group | variant | WLI | NBI | loss of WLI | loss of NBI |" in lines
+    variant = next(line for line in lines if line.startswith("| fusion | no fusion |"))
+    assert variant.endswith("| 25.0 | 0.0 |")
+    assert not any("(paper)" in line for line in lines)
