@@ -59,7 +59,9 @@ class FeatureStore:
                 computed[layer][absent.index(row)] if row in absent else np.load(paths[number])
                 for row, paths in enumerate(files)
             ]
-            features[layer] = torch.from_numpy(np.stack(maps)).to(images.device, torch.float32)
+            # Backbones may put channels last in memory; some methods rely on their coming first.
+            stacked = torch.from_numpy(np.ascontiguousarray(np.stack(maps)))
+            features[layer] = stacked.to(images.device, torch.float32)
             if self.record:
                 for row in absent:
                     _write(files[row][number], maps[row])

@@ -167,6 +167,7 @@ def lead(scores: pd.DataFrame, method: str = "MEMD") -> pd.DataFrame:
         95 % interval and the two-sided p value of a paired bootstrap over images.
     """
     rows = []
+    scores = scores[scores.detector.isin([modality.value for modality in Modality])]
     for (dataset, tested_on, detector), group in scores.groupby(["dataset", "tested_on", "detector"], sort=False):
         groups: dict[Any, pd.DataFrame] = dict(list(group.groupby("method", sort=False)))
         if method not in groups or len(groups) < 2:

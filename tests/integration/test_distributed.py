@@ -22,6 +22,7 @@ model = small_memd(patience=5, validation_interval=1)
 datamodule = small_phantom(root, train_batch_size=12 // devices)
 model.features.negatives = 1
 model.objective.modality_dropout = 0.0
+model.objective.student_noise.std = 0.0
 torch.manual_seed(0)
 engine = Engine(default_root_dir=out, accelerator="cpu", devices=devices, logger=False, enable_progress_bar=False,
                 strategy="ddp" if devices > 1 else "auto", enable_model_summary=False)

@@ -63,7 +63,8 @@ class PooledFeaturesModel(DynamicBufferMixin, nn.Module):
         normal = torch.cat(list(features))
         self.centre = normal.mean(0)
         if self.distance is Distance.NEIGHBOURS:
-            self.whitening = 1 / normal.std(0).clamp_min(1e-6)
+            deviation = normal.std(0)
+            self.whitening = 1 / torch.where(deviation > 1e-6, deviation, 1.0)  # A dead channel has no unit.
             self.bank = self._whiten(normal)
         else:
             precision = torch.from_numpy(LedoitWolf().fit(normal.double().cpu().numpy()).precision_)

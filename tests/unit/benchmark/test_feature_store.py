@@ -21,6 +21,8 @@ def test_stored_features_are_those_of_the_backbone_in_half_precision(extractor, 
     for layer, feature in truth.items():
         torch.testing.assert_close(first[layer], feature, rtol=1e-3, atol=1e-3)
         assert torch.equal(first[layer], second[layer].flip(0))
+        assert first[layer].is_contiguous()
+        assert second[layer].is_contiguous()
 
 
 def test_every_layer_is_found_by_itself(extractor, tmp_path):
