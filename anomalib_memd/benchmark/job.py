@@ -1,5 +1,6 @@
 """One job of a benchmark: train one method on one data set with one seed, and test it."""
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -10,7 +11,7 @@ import time
 import traceback
 from dataclasses import asdict, dataclass
 from datetime import timedelta
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -191,7 +192,7 @@ class BenchmarkJob(Job):
             "pixel_metrics": pixels,
             "thresholds": _thresholds(model, task.modality),
             "cost": measure_cost(model, workspace) if task.latency else {},
-            "versions": {name: version(name) for name in ("anomalib", "torch", "timm", "openvino")},
+            "versions": _versions("anomalib", "anomalib-memd", "torch", "timm", "openvino"),
             "finished": time.strftime("%Y-%m-%d %H:%M:%S"),
         }
         (results / "result.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
@@ -255,6 +256,14 @@ class BenchmarkJob(Job):
         for row in failed.itertuples(index=False):
             table.add_row(*map(str, row))
         Console().print(table)
+
+
+def _versions(*packages: str) -> dict[str, str]:
+    found = {}
+    for package in packages:
+        with contextlib.suppress(PackageNotFoundError):
+            found[package] = version(package)
+    return found
 
 
 def _thresholds(model: AnomalibModule, modality: str) -> dict[str, float]:

@@ -1,5 +1,6 @@
 """The benchmark as one of anomalib's pipelines."""
 
+import shutil
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
@@ -69,7 +70,7 @@ class Benchmark(Pipeline):
 
     Args:
         config: The benchmark.
-        output: Its folder.
+        output: Its folder, which one run at a time may use.
     """
 
     def __init__(self, config: BenchmarkConfig, output: str | Path) -> None:
@@ -92,5 +93,7 @@ class Benchmark(Pipeline):
             One row a job: ``dataset, method, modality, seed, status, error``.
         """
         del args
+        for unfinished in self.output.glob(".job-*"):
+            shutil.rmtree(unfinished, ignore_errors=True)  # Left by a run that was killed.
         (runner,) = self._setup_runners()
         return runner.run({})
