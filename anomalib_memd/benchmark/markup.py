@@ -28,9 +28,10 @@ def write_tables(output: Path, ablation: bool = False) -> str:
         FileNotFoundError: If no job has finished there.
     """
     folder = output / "tables"
-    shown = shown_tables(output, ablation)
+    raw = raw_tables(output)
+    shown = shown_tables(output, raw, ablation)
     folder.mkdir(exist_ok=True)
-    for name, table in raw_tables(output).items():
+    for name, table in raw.items():
         table.to_csv(folder / f"{name}.csv", index=False)
     markdown = "\n\n".join(f"### {title}\n\n{to_markdown(table)}" for title, table in shown.items()) + "\n"
     (folder / "tables.md").write_text(markdown, encoding="utf-8")
@@ -59,14 +60,14 @@ def to_markdown(table: pd.DataFrame) -> str:
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 
-def shown_tables(output: Path, ablation: bool = False) -> dict[str, pd.DataFrame]:
+def shown_tables(output: Path, raw: dict[str, pd.DataFrame], ablation: bool = False) -> dict[str, pd.DataFrame]:
     """Every table as people read it, by title.
 
     Args:
         output: Folder of the benchmark.
+        raw: Its tables with plain figures, see :func:`raw_tables`.
         ablation: Whether the methods are variants of one, listed by group.
     """
-    raw = raw_tables(output)
     shown = {}
     comparison, pixels = raw["comparison"], raw["pixels"]
     for (dataset, tested_on), part in comparison.groupby(["dataset", "tested_on"], sort=False):

@@ -17,7 +17,7 @@ from anomalib_memd.modality import Modality
 
 from . import tables
 from .figures import write_figures
-from .markup import shown_tables
+from .markup import raw_tables, shown_tables
 
 _PAGE = Path(__file__).with_name("report.html")
 
@@ -43,7 +43,7 @@ def write_report(output: Path, ablation: bool = False) -> Path:
     )
     sections = "".join(
         f"<h2>{html.escape(title)}</h2><div class=table>{_table(table)}</div>"
-        for title, table in shown_tables(output, ablation).items()
+        for title, table in shown_tables(output, raw_tables(output), ablation).items()
     )
     last = max(f["finished"] for f in facts)
     versions = ", ".join(f"{name} {number}" for name, number in facts[0]["versions"].items())
