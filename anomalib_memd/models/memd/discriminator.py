@@ -1,11 +1,13 @@
 """The discriminator head: normal or abnormal, for each location and for the image."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from sklearn.linear_model import LogisticRegression
 from torch import nn
+from torch.nn import functional as F  # noqa: N812
 
+from .discriminant import Discriminant, contrast
 from .statistics import ChannelStandardization, global_statistics
 
 
@@ -16,19 +18,35 @@ class Logits(NamedTuple):
     """Shape ``(B, 2, H, W)``."""
     image: torch.Tensor
     """Shape ``(B, 2)``."""
+    odds: torch.Tensor | None = None
+    """Log odds of each location by the discriminant, ``(B, 1, H, W)``, if the head has one."""
 
 
 class DiscriminatorHead(nn.Module):
-    """Two logits for each location, and two for the image from global statistics.
+    """Two logits for each location, and two for the image.
+
+    A small network judges locations by ``features``. The image is judged by the *evidence*, one or more maps:
+    its logits are linear in the global statistics of the evidence. A head with a discriminant also has log odds
+    of each location that are linear in the evidence, whose contrast is added to the image's.
 
     Args:
         channels: Number of channels of the features from which locations are judged.
-        evidence_channels: Number of channels of those from whose global statistics the image is judged.
-        hidden: Hidden width of the location level.
+        evidence_channels: Number of channels of the evidence, all maps together.
+        discriminant: Whether there is a discriminant.
+        map_weight: Weight in the image's log odds of the contrast of the discriminant's map.
+        hidden: Hidden width of the network.
     """
 
-    def __init__(self, channels: int, evidence_channels: int, hidden: int = 128) -> None:
+    def __init__(
+        self,
+        channels: int,
+        evidence_channels: int,
+        discriminant: bool = False,
+        map_weight: float = 0.0,
+        hidden: int = 128,
+    ) -> None:
         super().__init__()
+        self.map_weight = map_weight
         self.location = nn.Sequential(
             nn.Conv2d(channels, hidden, 1),
             nn.LeakyReLU(0.2),
@@ -36,48 +54,64 @@ class DiscriminatorHead(nn.Module):
         )
         self.standardize = ChannelStandardization(2 * evidence_channels)
         self.image = nn.Linear(2 * evidence_channels, 2)
-        nn.init.zeros_(self.image.weight)
-        nn.init.zeros_(self.image.bias)
+        self.discriminant = nn.Conv2d(evidence_channels, 1, 1) if discriminant else None
+        for linear in (self.image, self.discriminant) if self.discriminant is not None else (self.image,):
+            nn.init.zeros_(linear.weight)
+            nn.init.zeros_(linear.bias)
 
-    def weigh(self, evidence: torch.Tensor) -> torch.Tensor:
+    def weigh(self, evidence: Sequence[torch.Tensor]) -> torch.Tensor:
         """What the image logits are linear in: the standardised global statistics, of about unit length.
 
         Args:
-            evidence: Features of shape ``(B, evidence_channels, H, W)``.
+            evidence: Maps of shape ``(B, C_i, H, W)``.
 
         Returns:
-            Shape ``(B, 2 * evidence_channels)``.
+            Shape ``(B, 2 * evidence_channels)``: deviations and maxima of the first map, of the second, ...
         """
-        return self.standardize(global_statistics(evidence)) / self.image.in_features**0.5
+        statistics = torch.cat([global_statistics(part) for part in evidence], dim=1)
+        return self.standardize(statistics) / self.image.in_features**0.5
+
+    def discriminate(self, evidence: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Log odds of each location, linear in the evidence; shape ``(B, 1, H, W)``, in float32.
+
+        Its weights whiten the features, large ones of either sign, so half precision would not do.
+        """
+        with torch.autocast(evidence[0].device.type, enabled=False):
+            weights = self.discriminant.weight.split([part.shape[1] for part in evidence], dim=1)
+            parts = [F.conv2d(part.float(), weight) for part, weight in zip(evidence, weights, strict=True)]
+            return sum(parts[1:], start=parts[0]) + self.discriminant.bias[:, None, None]
+
+    def margin(self, weighed: torch.Tensor) -> torch.Tensor:
+        """Log odds of the image that are linear in the output of :meth:`weigh`; shape ``(B,)``."""
+        logits = self.image(weighed)
+        return logits[:, 1] - logits[:, 0]
 
     @torch.no_grad()
-    def fit_image_logits(self, weighed: torch.Tensor, labels: torch.Tensor, ridge: float) -> None:
-        """Solve for the image logits: logistic regression with both classes of equal weight.
+    def set_location_discriminant(self, solution: Discriminant) -> None:
+        """Take over log odds of locations, linear in the evidence."""
+        self.discriminant.weight.copy_(solution.weight.view_as(self.discriminant.weight))
+        self.discriminant.bias.copy_(solution.bias)
 
-        Where evidence does not change in training this problem is convex, and its solution is better found
-        than approached in steps.
+    @torch.no_grad()
+    def set_image_discriminant(self, solution: Discriminant) -> None:
+        """Take over log odds of the image, linear in the output of :meth:`weigh`."""
+        for row, sign in enumerate((-0.5, 0.5)):
+            self.image.weight[row].copy_(sign * solution.weight)
+            self.image.bias[row].copy_(sign * solution.bias)
 
-        Args:
-            weighed: Output of :meth:`weigh` for all images, ``(N, 2 * evidence_channels)``.
-            labels: Whether they are abnormal, boolean of shape ``(N,)``.
-            ridge: L2 penalty of the weights of the standardised statistics, for a loss averaged over images.
-        """
-        scale = self.image.in_features**0.5
-        regression = LogisticRegression(C=1 / (ridge * len(labels)), class_weight="balanced", max_iter=1000)
-        regression.fit((weighed * scale).cpu().numpy(), labels.cpu().numpy())
-        weight = torch.from_numpy(regression.coef_[0]).to(self.image.weight) * scale
-        bias = torch.from_numpy(regression.intercept_).to(self.image.bias)
-        self.image.weight.copy_(torch.stack([-weight / 2, weight / 2]))
-        self.image.bias.copy_(torch.cat([-bias / 2, bias / 2]))
-
-    def forward(self, features: torch.Tensor, evidence: torch.Tensor) -> Logits:
+    def forward(self, features: torch.Tensor, evidence: Sequence[torch.Tensor]) -> Logits:
         """Judge an image and its locations.
 
         Args:
             features: Features of shape ``(B, channels, H, W)``.
-            evidence: Features of shape ``(B, evidence_channels, H, W)``.
+            evidence: Maps of shape ``(B, C_i, H, W)``, of ``evidence_channels`` channels together.
 
         Returns:
             Logits of both levels.
         """
-        return Logits(self.location(features), self.image(self.weigh(evidence)))
+        location, image = self.location(features), self.image(self.weigh(evidence))
+        if self.discriminant is None:
+            return Logits(location, image)
+        odds = self.discriminate(evidence)
+        rise = self.map_weight * contrast(odds)
+        return Logits(location, image + torch.stack([-rise, rise], 1) / 2, odds)

@@ -61,7 +61,8 @@ class MEMD(AnomalibModule):
         mar_distance: Distance ``d`` of its kernels from the masked centre, in cells.
         energy: Form of its SimAM attention.
         residual: Whether the reconstruction is added to what it reconstructs.
-        map_weight: Weight of the map in the score, beside the image's log odds with weight 1.
+        map_weight: Weight in the image's log odds of the contrast of the discriminant's map: how far its highest
+            tenth stands above its mean. Only with evidence from the backbone.
         teacher_evidence: From whose global statistics the teacher judges the image.
         student_evidence: From whose global statistics the students judge the image.
         synthesis: What is drawn into normal images to make negatives.
@@ -77,7 +78,8 @@ class MEMD(AnomalibModule):
         learning_rate: Learning rate after warm-up.
         warmup: Fraction of a stage in which the learning rate rises.
         image_learning_rate: The same for the image logits, which see features of unit length.
-        ridge: L2 penalty of the teacher's image logits, if they judge from backbone features and are solved for.
+        shrinkage: What is added to the correlations of backbone channels where the discriminant is solved for.
+        ridge: What is added to the variance of global statistics where the teacher's image logits are solved for.
         patience: Number of validations without progress after which a stage ends; ``None`` for all epochs.
         validation_interval: Number of epochs between validations.
         distillation: Which students there are.
@@ -130,7 +132,7 @@ class MEMD(AnomalibModule):
         mar_distance: int = 1,
         energy: EnergyForm | str = EnergyForm.SIMAM,
         residual: bool = True,
-        map_weight: float = 0.0,
+        map_weight: float = 1.0,
         teacher_evidence: Evidence | str = Evidence.BACKBONE,
         student_evidence: Evidence | str = Evidence.BACKBONE,
         synthesis: SynthesisKind | str = SynthesisKind.LESION,
@@ -138,12 +140,13 @@ class MEMD(AnomalibModule):
         feature_noise: float = 0.0,
         student_noise: float = 0.5,
         modality_dropout: float = 0.1,
-        teacher_epochs: int = 3,
-        student_epochs: int = 4,
+        teacher_epochs: int = 2,
+        student_epochs: int = 2,
         learning_rate: float = 7e-4,
         image_learning_rate: float = 7e-3,
         warmup: float = 0.1,
-        ridge: float = 5.0,
+        shrinkage: float = 0.03,
+        ridge: float = 10.0,
         patience: int | None = None,
         validation_interval: int = 5,
         distillation: Distillation | str = Distillation.PER_MODALITY,
@@ -186,6 +189,7 @@ class MEMD(AnomalibModule):
             student_evidence,
             distillation,
             modality,
+            distillation_weight > 0,
         )
         self.features = TrainingFeatures(
             SynthesisKind(synthesis), negatives, mean, std, cache and freeze_backbone, cache_dir
@@ -203,6 +207,7 @@ class MEMD(AnomalibModule):
         self.freeze_backbone = freeze_backbone
         self.learning_rate = learning_rate
         self.image_learning_rate = image_learning_rate
+        self.shrinkage = shrinkage
         self.ridge = ridge
         self.stage = Stage.TEACHER
         self.trained: set[Stage] = set()
@@ -285,14 +290,22 @@ class MEMD(AnomalibModule):
         self.trainer.datamodule.use_unpaired = use_unpaired
         if not resumed:
             statistics = self.features.statistics(use_unpaired)
+            normals = self.features.normals(use_unpaired, self.device)
+            pairs = self.features.pairs(use_unpaired, self.device)
             if stage is Stage.TEACHER:
-                teacher = self.model.teacher
+                teacher, noise = self.model.teacher, self.objective.feature_noise
                 teacher.fit_statistics(statistics)
-                noise, deviations = self.objective.feature_noise, teacher.channel_deviations()
-                merged = (sample.merged(noise, deviations) for sample in self.features.pairs(self.device))
-                teacher.fit_image_logits(((features, labels) for features, _, labels in merged), self.ridge)
+                if teacher.evidence is Evidence.BACKBONE:
+                    noisy = (pair.with_noise(noise, teacher.channel_deviations()) for pair in pairs)
+                    negatives = ((pair.normal, pair.abnormal, pair.masks) for pair in noisy)
+                    teacher.fit_discriminants(normals, negatives, statistics, self.shrinkage, self.ridge)
             else:
                 self.model.fit_student_statistics(statistics)
+                if self.model.distils_evidence:
+                    abnormal = (pair.abnormal for pair in pairs)
+                    self.model.fit_student_discriminants(
+                        normals, abnormal, statistics, not use_unpaired, self.shrinkage, self.ridge
+                    )
         self.features.release(self.trainer)
 
     def training_step(self, batch: Batch, batch_idx: int) -> STEP_OUTPUT:

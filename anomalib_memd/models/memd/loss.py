@@ -85,7 +85,7 @@ class DistillationLoss(nn.Module):
         return sum(
             (
                 self._divergence(s.float(), t.detach().float(), temperature)
-                for s, t in zip(student, teacher, strict=True)
+                for s, t in ((student.location, teacher.location), (student.image, teacher.image))
             ),
             start=torch.zeros((), device=student.image.device),
         )

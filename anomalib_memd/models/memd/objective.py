@@ -110,7 +110,9 @@ class Objective(nn.Module):
                 discrimination = self.discriminator_loss(logits, masks[modality], label)
             else:
                 noisy, blobs = student(own.abnormal[modality]), own.masks[modality]
-                merged = Logits(*(torch.cat([x[~label], y]) for x, y in zip(logits, noisy, strict=True)))
+                merged = Logits(
+                    torch.cat([logits.location[~label], noisy.location]), torch.cat([logits.image[~label], noisy.image])
+                )
                 discrimination = self.discriminator_loss(merged, torch.cat([torch.zeros_like(blobs), blobs]), label)
             total = total + discrimination
             parts[f"{modality.value}_discrimination_loss"] = discrimination

@@ -14,6 +14,8 @@ class FeatureStatistics(NamedTuple):
     """Of each channel, ``(C,)``."""
     std: torch.Tensor
     """Of each channel, ``(C,)``."""
+    covariance: torch.Tensor
+    """Of the channels, over all locations, ``(C, C)``."""
     global_mean: torch.Tensor
     """Of the global statistics, ``(2 C,)``."""
     global_std: torch.Tensor
@@ -75,12 +77,13 @@ def feature_statistics(batches: Iterable[torch.Tensor]) -> FeatureStatistics:
     sums = [torch.zeros((), dtype=torch.float64) for _ in range(4)]
     images, locations = 0, 0
     for batch in batches:
-        values, pooled = batch.double(), global_statistics(batch).double()
+        vectors, pooled = batch.movedim(1, -1).flatten(0, 2).float(), global_statistics(batch).double()
         images += len(batch)
-        locations += values[:, 0].numel()
-        parts = values.sum((0, 2, 3)), values.square().sum((0, 2, 3)), pooled.sum(0), pooled.square().sum(0)
-        sums = [total + part.cpu() for total, part in zip(sums, parts, strict=True)]
+        locations += len(vectors)
+        parts = vectors.sum(0), vectors.T @ vectors, pooled.sum(0), pooled.square().sum(0)
+        sums = [total + part.double().cpu() for total, part in zip(sums, parts, strict=True)]
     mean, global_mean = sums[0] / locations, sums[2] / images
-    std = (sums[1] / locations - mean.square()).clamp_min(0).sqrt()
+    covariance = sums[1] / locations - torch.outer(mean, mean)
+    std = covariance.diagonal().clamp_min(0).sqrt()
     global_std = (sums[3] / images - global_mean.square()).clamp_min(0).sqrt()
-    return FeatureStatistics(*(value.float() for value in (mean, std, global_mean, global_std)))
+    return FeatureStatistics(*(value.float() for value in (mean, std, covariance, global_mean, global_std)))

@@ -1,6 +1,6 @@
 """PyTorch model of MEMD: the multimodal teacher and one student a modality."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -14,6 +14,7 @@ from anomalib_memd.modality import Modality
 from anomalib_memd.stage import Stage
 
 from .cross_attention import CrossModalFusion
+from .discriminant import Discriminant, image_discriminant, location_discriminant, whitened, whitened_among_samples
 from .discriminator import DiscriminatorHead, Logits
 from .embedding import FeatureEmbedding
 from .masked_attention import EnergyForm, MaskedAttentionReconstruction
@@ -95,13 +96,17 @@ class Student(nn.Module):
         width: Number of channels of the encoding.
         encoder: Encoder of the modality.
         evidence: From what the image is judged.
+        map_weight: See :class:`.DiscriminatorHead`.
     """
 
-    def __init__(self, channels: int, width: int, encoder: ModalityEncoder, evidence: Evidence) -> None:
+    def __init__(
+        self, channels: int, width: int, encoder: ModalityEncoder, evidence: Evidence, map_weight: float
+    ) -> None:
         super().__init__()
         self.evidence = evidence
         self.encoder = encoder
-        self.head = DiscriminatorHead(width, width if evidence is Evidence.ENCODING else channels)
+        backbone = evidence is Evidence.BACKBONE
+        self.head = DiscriminatorHead(width, channels if backbone else width, backbone, map_weight)
 
     def fit_statistics(self, statistics: FeatureStatistics) -> None:
         """Take over the statistics of the normal training images."""
@@ -112,7 +117,7 @@ class Student(nn.Module):
     def forward(self, features: torch.Tensor) -> Logits:
         """Judge backbone features of shape ``(B, C, H, W)``."""
         encoding = self.encoder(features)
-        return self.head(encoding, encoding if self.evidence is Evidence.ENCODING else features)
+        return self.head(encoding, [encoding if self.evidence is Evidence.ENCODING else features])
 
 
 class TeacherOutput(NamedTuple):
@@ -134,6 +139,7 @@ class Teacher(nn.Module):
         encoders: Encoders of both modalities.
         fusion: Cross attention from white light to narrow band; ``None`` adds the two encodings.
         evidence: From what the image is judged.
+        map_weight: See :class:`.DiscriminatorHead`.
     """
 
     def __init__(
@@ -143,48 +149,76 @@ class Teacher(nn.Module):
         encoders: Mapping[Modality, ModalityEncoder],
         fusion: CrossModalFusion | None,
         evidence: Evidence,
+        map_weight: float,
     ) -> None:
         super().__init__()
         self.evidence = evidence
         self.encoders = nn.ModuleDict({modality.value: encoder for modality, encoder in encoders.items()})
         self.fusion = fusion
-        self.head = DiscriminatorHead(width, width if evidence is Evidence.ENCODING else len(Modality) * channels)
+        backbone = evidence is Evidence.BACKBONE
+        self.head = DiscriminatorHead(width, len(Modality) * channels if backbone else width, backbone, map_weight)
 
     def fit_statistics(self, statistics: Mapping[Modality, FeatureStatistics]) -> None:
         """Take over the statistics of the normal training images of each modality."""
         for modality in Modality:
             self.encoders[modality.value].standardize.fit(statistics[modality].mean, statistics[modality].std)
         if self.evidence is Evidence.BACKBONE:
-            # Global statistics hold the deviations of all channels, then the maxima of all channels.
-            mean, std = (
-                torch.cat(
-                    [
-                        x
-                        for half in zip(*(getattr(statistics[m], name).chunk(2) for m in Modality), strict=True)
-                        for x in half
-                    ]
-                )
-                for name in ("global_mean", "global_std")
+            both = [statistics[modality] for modality in Modality]
+            self.head.standardize.fit(
+                torch.cat([own.global_mean for own in both]), torch.cat([own.global_std for own in both])
             )
-            self.head.standardize.fit(mean, std)
 
     def channel_deviations(self) -> dict[Modality, torch.Tensor]:
         """Deviation of each backbone channel over the normal training images, ``(C,)`` for each modality."""
         return {modality: self.encoders[modality.value].standardize.std for modality in Modality}
 
-    def fit_image_logits(self, samples: Iterable[tuple[Features, torch.Tensor]], ridge: float) -> None:
-        """Solve for the image logits, if they judge from backbone features, which no step of training changes.
+    @torch.no_grad()
+    def fit_discriminants(
+        self,
+        normals: Iterable[Features],
+        negatives: Iterable[tuple[Features, Features, Features]],
+        statistics: Mapping[Modality, FeatureStatistics],
+        shrinkage: float,
+        ridge: float,
+    ) -> None:
+        """Solve for what is linear in backbone features, which no step of training changes.
+
+        Both levels have the mean of the log odds that each modality has by itself: together they would tell a
+        drawn lesion by what drawing does to one image and not to the other.
 
         Args:
-            samples: Batches of features of both modalities, and whether each image is abnormal.
-            ridge: L2 penalty, see :meth:`.DiscriminatorHead.fit_image_logits`.
+            normals: Batches of features of all normal pairs.
+            negatives: Batches of features of normal pairs, of negatives made of them, each ``(B, C, H, W)``, and
+                of the fractions of each location that were changed, ``(B, H, W)``.
+            statistics: Of the normal features of each modality.
+            shrinkage: See :func:`~.discriminant.location_discriminant`.
+            ridge: See :func:`~.discriminant.image_discriminant`.
         """
-        if self.evidence is Evidence.ENCODING:
-            return
-        with torch.no_grad():
-            pairs = [(self.head.weigh(_concatenate(f)), labels) for f, labels in samples]
-        weighed, labels = (torch.cat(parts) for parts in zip(*pairs, strict=True))
-        self.head.fit_image_logits(weighed, labels, ridge)
+        normal = torch.cat([self.head.weigh(list(features.values())) for features in normals])
+        change, covered = dict.fromkeys(Modality, torch.zeros((), device=normal.device)), 0
+        abnormal, images = torch.zeros_like(normal[0]), 0
+        for before, after, masks in negatives:
+            abnormal += self.head.weigh(list(after.values())).sum(0)
+            images += len(after[Modality.WLI])
+            for modality in Modality:
+                inside = masks[modality] > 0.5
+                difference = (after[modality] - before[modality]).movedim(1, -1)[inside]
+                change[modality] = change[modality] + difference.float().sum(0)
+                covered += len(difference)
+        covered = max(1, covered // len(Modality))
+        solutions = [
+            location_discriminant(
+                *(x.to(normal.device) for x in (statistics[m].covariance, statistics[m].mean)),
+                change[m] / covered,
+                shrinkage,
+            )
+            for m in Modality
+        ]
+        self.head.set_location_discriminant(_mean(solutions))
+        # The head sees statistics of unit length; the ridge is meant for statistics of unit deviation.
+        ridge, change_of_image = ridge / normal.shape[1], abnormal / images - normal.mean(0)
+        parts = zip(normal.chunk(2, dim=1), change_of_image.chunk(2), strict=True)
+        self.head.set_image_discriminant(_mean([image_discriminant(*part, ridge) for part in parts]))
 
     def forward(self, features: Features) -> TeacherOutput:
         """Judge a pair.
@@ -198,12 +232,16 @@ class Teacher(nn.Module):
         encodings = {m: self.encoders[m.value](features[m]) for m in Modality}
         wli, nbi = encodings[Modality.WLI], encodings[Modality.NBI]
         fusion = wli + nbi if self.fusion is None else self.fusion(wli, nbi)
-        evidence = fusion if self.evidence is Evidence.ENCODING else _concatenate(features)
+        evidence = [fusion] if self.evidence is Evidence.ENCODING else [features[m] for m in Modality]
         return TeacherOutput(self.head(fusion, evidence), encodings, fusion)
 
 
-def _concatenate(features: Features) -> torch.Tensor:
-    return torch.cat([features[modality] for modality in Modality], dim=1)
+def _mean(solutions: Sequence[Discriminant]) -> Discriminant:
+    """The mean of the log odds that each solution has on its own part of a vector."""
+    return Discriminant(
+        torch.cat([solution.weight for solution in solutions]) / len(solutions),
+        torch.stack([solution.bias for solution in solutions]).mean(),
+    )
 
 
 class MEMDModel(nn.Module):
@@ -221,12 +259,12 @@ class MEMDModel(nn.Module):
         mar_distance: Distance ``d`` of its kernels from the centre.
         energy: Form of its SimAM attention.
         residual: Whether the reconstruction is added to what it reconstructs.
-        map_weight: Weight in the score of the mean over the highest tenth of the map, beside the image's log
-            odds with weight 1.
+        map_weight: Weight in the image's log odds of the contrast of the discriminant's map.
         teacher_evidence: From what the teacher judges the image.
         student_evidence: From what the students judge the image.
         distillation: Which students there are.
         modality: Modality of the student that is called.
+        distils: Whether the students learn from the teacher.
     """
 
     def __init__(
@@ -245,12 +283,13 @@ class MEMDModel(nn.Module):
         student_evidence: Evidence | str = Evidence.BACKBONE,
         distillation: Distillation | str = Distillation.PER_MODALITY,
         modality: Modality | str = Modality.WLI,
+        distils: bool = True,
     ) -> None:
         super().__init__()
+        self.distils = distils
         fusion, distillation = Fusion(fusion), Distillation(distillation)
         self.embedding = FeatureEmbedding(backbone)
         self.modality = Modality(modality)
-        self.map_weight = map_weight
         channels = self.embedding.channels
 
         def encoder() -> ModalityEncoder:
@@ -267,6 +306,7 @@ class MEMDModel(nn.Module):
             {modality: encoder() for modality in Modality},
             CrossModalFusion(width, fusion_layers, fusion_heads) if fusion in {Fusion.CMCA, Fusion.BOTH} else None,
             Evidence(teacher_evidence),
+            map_weight,
         )
         self.students = nn.ModuleDict()
         if distillation is not Distillation.NONE:
@@ -275,13 +315,19 @@ class MEMDModel(nn.Module):
                 self.students[own.value] = (
                     self.students[Modality.WLI.value]
                     if shared
-                    else Student(channels, width, encoder(), Evidence(student_evidence))
+                    else Student(channels, width, encoder(), Evidence(student_evidence), map_weight)
                 )
         self._in_training: list[nn.Module] = []
 
     def student(self, modality: Modality) -> Student:
         """The student of a modality."""
         return self.students[modality.value]  # type: ignore[return-value]
+
+    @property
+    def distils_evidence(self) -> bool:
+        """Whether what is linear in backbone features is distilled, in closed form, besides the network."""
+        evidence = {self.teacher.evidence, *(student.evidence for student in self.students.values())}
+        return self.distils and evidence == {Evidence.BACKBONE}
 
     def fit_student_statistics(self, statistics: Mapping[Modality, FeatureStatistics]) -> None:
         """Let each student take over the statistics of its modality; a shared one takes the mean of both."""
@@ -291,6 +337,46 @@ class MEMDModel(nn.Module):
             self.student(modality).fit_statistics(
                 FeatureStatistics(*(torch.stack(x).mean(0) for x in zip(*own, strict=True)))
             )
+
+    @torch.no_grad()
+    def fit_student_discriminants(
+        self,
+        normals: Iterable[Features],
+        negatives: Iterable[Features],
+        statistics: Mapping[Modality, FeatureStatistics],
+        registered: bool,
+        shrinkage: float,
+        ridge: float,
+    ) -> None:
+        """Distil what is linear in backbone features: each student predicts the teacher's from its own modality.
+
+        That is the least squares solution over the locations of normal images, and over normal images and
+        negatives. Without partners the teacher sees the one image in both inputs.
+
+        Args:
+            normals: Batches of features of normal images.
+            negatives: Batches of features of negatives made of them.
+            statistics: Of the normal features.
+            registered: Whether the two modalities show the same tissue.
+            shrinkage: See :func:`~.discriminant.location_discriminant`.
+            ridge: See :func:`~.discriminant.image_discriminant`.
+        """
+        fits = {m: _LinearDistillation(self.student(m).head, self.teacher.head, statistics[m].mean) for m in Modality}
+        for batches, are_normal in ((normals, True), (negatives, False)):
+            for features in batches:
+                for modality, fit in fits.items():
+                    given = [features[other if registered else modality] for other in Modality]
+                    fit.take_in_images(features[modality], given)
+                    if are_normal:
+                        fit.take_in_locations(features[modality], given)
+        solutions = {m: fit.solve(statistics[m].covariance, shrinkage, ridge) for m, fit in fits.items()}
+        if self.student(Modality.WLI) is self.student(Modality.NBI):
+            both = zip(*solutions.values(), strict=True)
+            solution = [Discriminant(*(torch.stack(x).mean(0) for x in zip(*pair, strict=True))) for pair in both]
+            solutions = dict.fromkeys(Modality, solution)
+        for modality, (location, image) in solutions.items():
+            self.student(modality).head.set_location_discriminant(location)
+            self.student(modality).head.set_image_discriminant(image)
 
     def freeze_for(self, stage: Stage, train_backbone: bool = False) -> None:
         """Let gradients flow into what a stage trains, and keep all else as it is, statistics included.
@@ -305,8 +391,12 @@ class MEMDModel(nn.Module):
         self.requires_grad_(False)
         for part in self._in_training:
             part.requires_grad_(True)
-        if self.teacher.evidence is Evidence.BACKBONE:
-            self.teacher.head.image.requires_grad_(False)  # They are solved for.
+        # What is solved for is not trained.
+        for part in (self.teacher, *self.students.values()):
+            if part.head.discriminant is not None:
+                part.head.discriminant.requires_grad_(False)
+                if part is self.teacher or self.distils_evidence:
+                    part.head.image.requires_grad_(False)
         self.train(self.training)
 
     def train(self, mode: bool = True) -> "MEMDModel":
@@ -331,9 +421,7 @@ class MEMDModel(nn.Module):
     def predict(self, logits: Logits, size: torch.Size) -> InferenceBatch:
         """Turn logits into a score and a map.
 
-        The score is the image's log odds of being abnormal, to which ``map_weight`` times the mean log odds of
-        the most abnormal tenth of the locations is added; the map is the log odds of each location, brought to
-        the size of the image.
+        Both are log odds of being abnormal; the map is brought to the size of the image.
 
         Args:
             logits: Logits of a student or the teacher.
@@ -344,8 +432,45 @@ class MEMDModel(nn.Module):
         """
         score = logits.image[:, 1] - logits.image[:, 0]
         location = logits.location[:, 1:] - logits.location[:, :1]
-        if self.map_weight:
-            highest = max(1, location.shape[-2] * location.shape[-1] // 10)
-            score = score + self.map_weight * location.flatten(1).topk(highest, dim=1).values.mean(1)
+        if logits.odds is not None:
+            location = location + logits.odds
         anomaly_map = F.interpolate(location, size, mode="bilinear", align_corners=False)[:, 0]
         return InferenceBatch(pred_score=score, anomaly_map=anomaly_map)
+
+
+class _LinearDistillation:
+    """Least squares prediction of a teacher's linear log odds by a student's evidence.
+
+    Args:
+        student: Head of the student.
+        teacher: Head of the teacher.
+        mean: Mean of the student's evidence, ``(C,)``.
+    """
+
+    def __init__(self, student: DiscriminatorHead, teacher: DiscriminatorHead, mean: torch.Tensor) -> None:
+        self.student, self.teacher, self.mean = student, teacher, mean
+        self.product, self.total, self.count = torch.zeros_like(mean), 0.0, 0
+        self.statistics: list[torch.Tensor] = []
+        self.targets: list[torch.Tensor] = []
+
+    def take_in_locations(self, features: torch.Tensor, given: Sequence[torch.Tensor]) -> None:
+        """Take in the student's features of some images ``(B, C, H, W)``, and those that the teacher is given."""
+        self.mean, self.product = self.mean.to(features.device), self.product.to(features.device)
+        odds = self.teacher.discriminate(given)[:, 0]
+        self.product += torch.einsum("bchw,bhw->c", features.float() - self.mean[:, None, None], odds)
+        self.total += float(odds.sum())
+        self.count += odds.numel()
+
+    def take_in_images(self, features: torch.Tensor, given: Sequence[torch.Tensor]) -> None:
+        """The same for the level of images."""
+        self.statistics.append(self.student.weigh([features]))
+        self.targets.append(self.teacher.margin(self.teacher.weigh(given)))
+
+    def solve(self, covariance: torch.Tensor, shrinkage: float, ridge: float) -> tuple[Discriminant, Discriminant]:
+        """The student's log odds of a location and of the image."""
+        weight = whitened(covariance.to(self.product.device), self.product / self.count, shrinkage)
+        location = Discriminant(weight, self.total / self.count - weight @ self.mean)
+        statistics, targets = torch.cat(self.statistics), torch.cat(self.targets)
+        centred = statistics - statistics.mean(0)
+        weight = whitened_among_samples(centred, targets @ centred / len(targets), ridge / statistics.shape[1])
+        return location, Discriminant(weight, targets.mean() - weight @ statistics.mean(0))

@@ -119,14 +119,15 @@ class TrainingFeatures:
         self._statistics: list[dict[Modality, FeatureStatistics]] = []
 
     def prepare(self, embedding: FeatureEmbedding, trainer: Trainer) -> None:
-        """Compute features, or their statistics alone where they cannot be kept; once a run.
+        """Compute features and their statistics; once a run, or once a stage where they cannot be kept.
 
         Args:
             embedding: Takes normalised images to features.
             trainer: Trainer with a datamodule of pairs.
         """
-        if self._statistics:
+        if self._cache is not None:
             return
+        self._statistics = []
         datamodule = trainer.datamodule
         keep = self.keep and datamodule.train_augmentations is None
         if self.keep and not keep:
@@ -159,17 +160,33 @@ class TrainingFeatures:
             self._cache.close()
             self._cache = None
 
-    def pairs(self, device: torch.device, size: int = 32) -> Iterator[Sample]:
-        """Go through all registered training pairs, once with each of their negatives.
+    def pairs(self, unpaired: bool, device: torch.device, size: int = 32) -> Iterator[Sample]:
+        """Go through all training pairs, once with each of their negatives.
 
         Args:
+            unpaired: Whether the unpaired sets are meant.
             device: Where the features go.
             size: Number of pairs a batch.
 
         Yields:
             Batches.
         """
-        yield from (Sample(*arrays, registered=True) for arrays in self._cache.sweep(0, size, device))
+        pool = len(self._cache.pools) - 1 if unpaired else 0
+        yield from (Sample(*arrays, registered=not unpaired) for arrays in self._cache.sweep(pool, size, device))
+
+    def normals(self, unpaired: bool, device: torch.device, size: int = 32) -> Iterator[dict[Modality, torch.Tensor]]:
+        """Go through all normal training images of both modalities.
+
+        Args:
+            unpaired: Whether those of the unpaired sets are meant.
+            device: Where the features go.
+            size: Number of items a batch.
+
+        Yields:
+            Features of each modality, ``(B, C, H, W)``.
+        """
+        for batch in self._cache.normal_features(len(self._cache.pools) - 1 if unpaired else 0).split(size):
+            yield {modality: batch[:, i].to(device) for i, modality in enumerate(Modality)}
 
     def statistics(self, unpaired: bool) -> dict[Modality, FeatureStatistics]:
         """Statistics of the normal training images of each modality.

@@ -3,6 +3,7 @@
 import pytest
 import timm
 import torch
+from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
 from anomalib_memd.backbones import BackboneError, build_backbone
@@ -35,18 +36,36 @@ def test_embedding_is_that_of_the_backbone(backbone):
 @pytest.mark.parametrize("size", [(64, 64), (72, 88)])
 @pytest.mark.parametrize("modality", list(Modality))
 def test_student_predicts_scores_and_maps(backbone, size, modality):
-    predictions = build(backbone, modality=modality, map_weight=0.5).eval()(torch.rand(2, 3, *size))
+    predictions = build(backbone, modality=modality).eval()(torch.rand(2, 3, *size))
     assert predictions.pred_score.shape == (2,)
     assert predictions.anomaly_map.shape == (2, *size)
 
 
-def test_score_is_image_plus_weighed_top_of_map(backbone):
-    logits = Logits(torch.randn(2, 2, 4, 5), torch.randn(2, 2))
-    score = build(backbone, map_weight=0.5).predict(logits, torch.Size((8, 8))).pred_score
-    for i in range(2):
-        odds = sorted((logits.location[i, 1] - logits.location[i, 0]).flatten().tolist(), reverse=True)
-        expected = float(logits.image[i, 1] - logits.image[i, 0]) + 0.5 * sum(odds[:2]) / 2
-        assert score[i].item() == pytest.approx(expected, rel=1e-5)
+def test_map_is_that_of_the_network_and_of_the_discriminant(backbone):
+    location, image, odds = torch.randn(2, 2, 4, 5), torch.randn(2, 2), torch.randn(2, 1, 4, 5)
+    predictions = build(backbone).predict(Logits(location, image, odds), torch.Size((4, 5)))
+    torch.testing.assert_close(predictions.pred_score, image[:, 1] - image[:, 0])
+    torch.testing.assert_close(predictions.anomaly_map, location[:, 1] - location[:, 0] + odds[:, 0])
+    plain = build(backbone).predict(Logits(location, image), torch.Size((4, 5)))
+    torch.testing.assert_close(plain.anomaly_map, location[:, 1] - location[:, 0])
+
+
+@torch.no_grad()
+def test_image_logits_count_the_contrast_of_the_discriminant():
+    features, evidence = torch.randn(3, 4, 5, 6), [torch.randn(3, 2, 5, 6), torch.randn(3, 3, 5, 6)]
+    head = DiscriminatorHead(4, 5, discriminant=True, map_weight=0.7)
+    nn.init.normal_(head.discriminant.weight)
+    nn.init.normal_(head.discriminant.bias)
+    nn.init.normal_(head.image.weight)
+    logits = head(features, evidence)
+    expected = head.discriminant(torch.cat(evidence, 1))
+    torch.testing.assert_close(logits.odds, expected)
+    linear = head.image(head.weigh(evidence))
+    for i in range(3):
+        odds = sorted(expected[i].flatten().tolist(), reverse=True)
+        rise = sum(odds[:3]) / 3 - sum(odds) / 30
+        margin = float(linear[i, 1] - linear[i, 0]) + 0.7 * rise
+        assert float(logits.image[i, 1] - logits.image[i, 0]) == pytest.approx(margin, rel=1e-4, abs=1e-5)
 
 
 @pytest.mark.parametrize("stage", list(Stage))
@@ -103,6 +122,8 @@ def test_statistics_by_their_definition():
     standardized = standardize(features)
     torch.testing.assert_close(standardized.mean((0, 2, 3)), torch.zeros(6), atol=1e-4, rtol=0)
     torch.testing.assert_close(standardized.std((0, 2, 3), correction=0), torch.ones(6), atol=1e-3, rtol=0)
+    vectors = features.movedim(1, -1).flatten(0, 2)
+    torch.testing.assert_close(statistics.covariance, vectors.T.cov(correction=0), atol=1e-3, rtol=1e-3)
     spread = features.flatten(2).std(-1, correction=0)
     pooled = torch.cat([spread, features.flatten(2).max(-1).values], 1)
     torch.testing.assert_close(global_statistics(features), pooled)
@@ -123,27 +144,9 @@ def test_teacher_evidence_is_standardised_channel_by_channel(backbone):
     model = build(backbone)
     features = {m: i + (1 + i) * torch.randn(64, model.embedding.channels, 4, 4) for i, m in enumerate(Modality)}
     model.teacher.fit_statistics({m: feature_statistics([features[m]]) for m in Modality})
-    evidence = torch.cat([features[m] for m in Modality], 1)
-    weighed = model.teacher.head.weigh(evidence) * model.teacher.head.image.in_features**0.5
+    weighed = model.teacher.head.weigh(list(features.values())) * model.teacher.head.image.in_features**0.5
     torch.testing.assert_close(weighed.mean(0), torch.zeros(weighed.shape[1]), atol=1e-3, rtol=0)
     torch.testing.assert_close(weighed.std(0, correction=0), torch.ones(weighed.shape[1]), atol=1e-2, rtol=0)
-
-
-def test_image_logits_are_the_optimum():
-    """The gradient of the penalised, class-balanced logistic loss vanishes at the solution."""
-    head = DiscriminatorHead(4, 5)
-    x, labels = torch.randn(60, 10), torch.arange(60) >= 15
-    x[labels] += 0.5
-    head.fit_image_logits(x / 10**0.5, labels, ridge=0.7)
-    logits = head.image(x / 10**0.5)
-    weight = torch.zeros(10, dtype=torch.double)
-    weight += (head.image.weight[1] - head.image.weight[0]).detach().double() / 10**0.5
-    margin = (logits[:, 1] - logits[:, 0]).detach().double()
-    balance = torch.where(labels, 0.5 / labels.double().mean(), 0.5 / (1 - labels.double().mean()))
-    residual = (torch.sigmoid(margin) - labels.double()) * balance
-    gradient = (residual[:, None] * x.double()).mean(0) + 0.7 * weight
-    assert gradient.abs().max() < 1e-3
-    assert residual.mean().abs() < 1e-3
 
 
 def test_unknown_layers_and_backbones_are_named():

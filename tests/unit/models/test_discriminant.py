@@ -1,0 +1,131 @@
+"""What is solved for: discriminants of locations and images, and their distillation."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.linear_model import Ridge
+
+from anomalib_memd.backbones import build_backbone
+from anomalib_memd.modality import Modality
+from anomalib_memd.models.memd.discriminant import (
+    contrast,
+    image_discriminant,
+    location_discriminant,
+    whitened,
+    whitened_among_samples,
+)
+from anomalib_memd.models.memd.statistics import feature_statistics
+from anomalib_memd.models.memd.torch_model import MEMDModel
+
+
+def correlated(count, channels, seed=0):
+    random = torch.Generator().manual_seed(seed)
+    mixing = torch.randn(channels, channels, generator=random)
+    return 2 + torch.randn(count, channels, generator=random) @ mixing
+
+
+def test_location_discriminant_is_that_of_fisher():
+    normal, change = correlated(5000, 6), torch.tensor([1.0, -2, 0, 0.5, 3, 0])
+    found = location_discriminant(normal.T.cov(correction=0), normal.mean(0), change, shrinkage=0)
+    reference = LinearDiscriminantAnalysis(solver="lsqr").fit(
+        torch.cat([normal, normal + change]).numpy(), np.repeat([0, 1], 5000)
+    )
+    ours = torch.cat([normal, normal + change]) @ found.weight + found.bias
+    theirs = reference.decision_function(torch.cat([normal, normal + change]).numpy())
+    scale = float(ours.std()) / theirs.std()
+    np.testing.assert_allclose(ours.numpy(), scale * theirs, atol=1e-2, rtol=1e-3)
+    assert float((normal @ found.weight).std(correction=0)) == pytest.approx(1, rel=1e-3)
+
+
+def test_shrinkage_turns_whitening_into_standardising():
+    normal, change = correlated(400, 5), torch.arange(5.0)
+    weight = whitened(normal.T.cov(), change, shrinkage=1e6)
+    torch.testing.assert_close(1e6 * weight, change / normal.var(0), rtol=1e-3, atol=1e-5)
+
+
+@given(st.integers(2, 12), st.integers(2, 30), st.floats(0.01, 100))
+def test_solving_among_samples_is_solving_among_dimensions(samples, dimensions, ridge):
+    centred = correlated(samples, dimensions).double()
+    centred = centred - centred.mean(0)
+    target = torch.linspace(-1, 1, dimensions, dtype=torch.double)
+    dense = centred.T @ centred / samples + ridge * torch.eye(dimensions, dtype=torch.double)
+    expected = torch.linalg.solve(dense, target)
+    torch.testing.assert_close(whitened_among_samples(centred, target, ridge), expected, rtol=1e-6, atol=1e-8)
+
+
+def test_image_discriminant_is_zero_half_way():
+    normal, change = correlated(20, 50), torch.linspace(-1, 2, 50)
+    found = image_discriminant(normal, change, ridge=3.0)
+    middle = normal.mean(0) + change / 2
+    assert float(found.weight @ middle + found.bias) == pytest.approx(0, abs=1e-4)
+    assert float(found.weight @ (middle + change) + found.bias) > 0
+
+
+@given(st.integers(1, 6), st.integers(1, 6), st.integers(0, 1000))
+def test_contrast_by_its_definition(height, width, seed):
+    odds = torch.randn(2, 1, height, width, generator=torch.Generator().manual_seed(seed))
+    for value, image in zip(contrast(odds), odds, strict=True):
+        ordered = sorted(image.flatten().tolist(), reverse=True)
+        highest = ordered[: max(1, height * width // 10)]
+        assert float(value) == pytest.approx(sum(highest) / len(highest) - sum(ordered) / len(ordered), abs=1e-5)
+
+
+@pytest.fixture(scope="module")
+def solved():
+    """A model whose linear parts have been solved for on features in which lesions add to some channels."""
+    model = MEMDModel(build_backbone("resnet18", ["layer1"], pre_trained=False), width=16)
+    channels = model.embedding.channels
+    random = torch.Generator().manual_seed(0)
+    wli = torch.randn(60, channels, 6, 6, generator=random)
+    normal = {Modality.WLI: wli, Modality.NBI: 0.5 * wli + torch.randn(wli.shape, generator=random)}
+    mask = torch.zeros(60, 6, 6)
+    mask[:, 1:4, 2:5] = 1
+    change = torch.zeros(channels)
+    change[:8] = 1.5
+    abnormal = {m: x + mask[:, None] * change[:, None, None] for m, x in normal.items()}
+    statistics = {m: feature_statistics([x]) for m, x in normal.items()}
+    model.teacher.fit_statistics(statistics)
+    model.teacher.fit_discriminants([normal], [(normal, abnormal, dict.fromkeys(Modality, mask))], statistics, 0.0, 1.0)
+    model.fit_student_statistics(statistics)
+    return model, normal, abnormal, mask.bool(), statistics
+
+
+def test_teacher_tells_lesions_apart_without_training(solved):
+    model, normal, abnormal, mask, _ = solved
+    with torch.no_grad():
+        before, after = model.teacher.eval()(normal).logits, model.teacher(abnormal).logits
+    assert (after.odds[:, 0][mask] > 0).float().mean() > 0.95
+    assert (after.odds[:, 0][~mask] > 0).float().mean() < 0.05
+    margins = [x.image[:, 1] - x.image[:, 0] for x in (before, after)]
+    assert margins[1].min() > margins[0].max()
+
+
+def test_students_predict_the_teacher_by_least_squares(solved):
+    model, normal, abnormal, _, statistics = solved
+    model.fit_student_discriminants([normal], [abnormal], statistics, True, shrinkage=0.0, ridge=1.0)
+    with torch.no_grad():
+        odds = model.teacher.head.discriminate(list(normal.values())).flatten()
+        for modality in Modality:
+            own = model.student(modality).head
+            vectors = normal[modality].movedim(1, -1).flatten(0, 2).numpy()
+            reference = Ridge(alpha=1e-6).fit(vectors, odds.numpy()).predict(vectors)
+            found = own.discriminate([normal[modality]]).flatten().numpy()
+            np.testing.assert_allclose(found, reference, atol=1e-3)
+            both = [torch.cat([normal[m], abnormal[m]]) for m in Modality]
+            target = model.teacher.head.margin(model.teacher.head.weigh(both)).numpy()
+            weighed = own.weigh([torch.cat([normal[modality], abnormal[modality]])]).numpy()
+            ridge = Ridge(alpha=len(target) / weighed.shape[1]).fit(weighed, target)
+            np.testing.assert_allclose(own.margin(torch.from_numpy(weighed)).numpy(), ridge.predict(weighed), atol=1e-3)
+
+
+def test_without_partners_the_teacher_sees_one_image_twice(solved):
+    model, normal, abnormal, _, statistics = solved
+    twice = {m: [model.teacher.head.discriminate([normal[m]] * 2)] for m in Modality}
+    model.fit_student_discriminants([normal], [abnormal], statistics, False, shrinkage=0.0, ridge=1.0)
+    for modality in Modality:
+        # The teacher's log odds are linear in the one image, so the student's are the same.
+        found = model.student(modality).head.discriminate([normal[modality]])
+        torch.testing.assert_close(found, twice[modality][0], atol=1e-3, rtol=1e-3)
