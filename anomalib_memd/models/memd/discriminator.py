@@ -79,7 +79,7 @@ class DiscriminatorHead(nn.Module):
         with torch.autocast(evidence[0].device.type, enabled=False):
             weights = self.discriminant.weight.split([part.shape[1] for part in evidence], dim=1)
             parts = [F.conv2d(part.float(), weight) for part, weight in zip(evidence, weights, strict=True)]
-            return sum(parts[1:], start=parts[0]) + self.discriminant.bias[:, None, None]
+            return sum(parts[1:], start=parts[0]) + self.discriminant.bias[:, None, None]  # type: ignore[index]
 
     def margin(self, weighed: torch.Tensor) -> torch.Tensor:
         """Log odds of the image that are linear in the output of :meth:`weigh`; shape ``(B,)``."""

@@ -86,6 +86,8 @@ class MEMD(AnomalibModule):
         distillation_weight: Weight ``lambda`` of ``L_KD``.
         cosine_weight: Weight ``eta`` of ``L_cos``.
         global_distance: The distance in ``L_cos``.
+        paired_targets: Whether the students learn from what the teacher makes of a pair. If not, it sees the one
+            image in both inputs, as it does where the second stage has no pairs.
         kl_direction: Which distribution is the target of ``L_KD``.
         temperature: Base temperature of ``L_KD``.
         adaptive_temperature: Whether the temperature follows the two modalities.
@@ -153,6 +155,7 @@ class MEMD(AnomalibModule):
         distillation_weight: float = 10.0,
         cosine_weight: float = 1.0,
         global_distance: GlobalDistance | str = GlobalDistance.COSINE,
+        paired_targets: bool = True,
         kl_direction: KLDirection | str = KLDirection.TEACHER_TARGET,
         temperature: float = 5.0,
         adaptive_temperature: bool = True,
@@ -203,6 +206,7 @@ class MEMD(AnomalibModule):
             FeatureNoise(feature_noise),
             FeatureNoise(student_noise),
             modality_dropout,
+            paired_targets,
         )
         self.freeze_backbone = freeze_backbone
         self.learning_rate = learning_rate
@@ -303,8 +307,9 @@ class MEMD(AnomalibModule):
                 self.model.fit_student_statistics(statistics)
                 if self.model.distils_evidence:
                     abnormal = (pair.abnormal for pair in pairs)
+                    paired = self.objective.paired_targets and not use_unpaired
                     self.model.fit_student_discriminants(
-                        normals, abnormal, statistics, not use_unpaired, self.shrinkage, self.ridge
+                        normals, abnormal, statistics, paired, self.shrinkage, self.ridge
                     )
         self.features.release(self.trainer)
 

@@ -34,6 +34,7 @@ class Objective(nn.Module):
         student_noise: Noise on the features of normal images, which makes the students' own negatives; of no
             deviation, they learn from the teacher's negatives instead.
         modality_dropout: Probability that the teacher sees one image of a pair in both inputs.
+        paired_targets: Whether the target of a student is the teacher on the pair, not on its own image alone.
     """
 
     def __init__(
@@ -46,11 +47,13 @@ class Objective(nn.Module):
         feature_noise: FeatureNoise,
         student_noise: FeatureNoise,
         modality_dropout: float,
+        paired_targets: bool = True,
     ) -> None:
         super().__init__()
         self.cosine_weight = cosine_weight
         self.distillation_weight = distillation_weight
         self.modality_dropout = modality_dropout
+        self.paired_targets = paired_targets
         self.discriminator_loss = DiscriminatorLoss()
         self.distillation_loss = DistillationLoss(kl_direction)
         self.global_loss = GlobalCosineLoss(global_distance)
@@ -83,7 +86,7 @@ class Objective(nn.Module):
     ) -> dict[str, torch.Tensor]:
         """Losses of the second stage; the temperatures adapt.
 
-        The target of a registered pair is the teacher on the pair. Without a partner it is the teacher on the
+        The target of a registered pair is the teacher on the pair, if it may be. Else it is the teacher on the
         one image in both inputs, which modality dropout has prepared it for. What the teacher has learned from
         its negatives reaches the students through these targets alone, unless they have no noise of their own.
 
@@ -99,7 +102,7 @@ class Objective(nn.Module):
         own = sample.noisy(self.student_noise, deviations) if self.student_noise.std > 0 else None
         features, masks, label = sample.merged(self.feature_noise, deviations)
         if self.distillation_weight > 0:
-            targets = self._targets(model.teacher, features, sample.registered)
+            targets = self._targets(model.teacher, features, sample.registered and self.paired_targets)
             temperatures = self.temperature()
         parts, distillation = {}, {}
         total = torch.zeros((), device=label.device)

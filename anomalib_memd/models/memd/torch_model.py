@@ -206,14 +206,12 @@ class Teacher(nn.Module):
                 change[modality] = change[modality] + difference.float().sum(0)
                 covered += len(difference)
         covered = max(1, covered // len(Modality))
-        solutions = [
-            location_discriminant(
-                *(x.to(normal.device) for x in (statistics[m].covariance, statistics[m].mean)),
-                change[m] / covered,
-                shrinkage,
+        solutions = []
+        for modality in Modality:
+            covariance, mean = (
+                x.to(normal.device) for x in (statistics[modality].covariance, statistics[modality].mean)
             )
-            for m in Modality
-        ]
+            solutions.append(location_discriminant(covariance, mean, change[modality] / covered, shrinkage))
         self.head.set_location_discriminant(_mean(solutions))
         # The head sees statistics of unit length; the ridge is meant for statistics of unit deviation.
         ridge, change_of_image = ridge / normal.shape[1], abnormal / images - normal.mean(0)

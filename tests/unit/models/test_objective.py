@@ -87,8 +87,9 @@ def test_without_distillation_the_teacher_is_not_asked(model):
     assert set(losses) == {"loss", "wli_discrimination_loss", "nbi_discrimination_loss"}
     student_losses(objective(), model, sample_of(model))
     student_losses(objective(), model, sample_of(model, registered=False))
+    student_losses(objective(paired_targets=False), model, sample_of(model))
     hook.remove()
-    assert len(calls) == 1 + len(Modality)
+    assert len(calls) == 1 + 2 * len(Modality)
 
 
 def test_the_total_is_the_sum_of_its_weighed_parts(model):
