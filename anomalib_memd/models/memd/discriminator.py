@@ -77,9 +77,12 @@ class DiscriminatorHead(nn.Module):
         Its weights whiten the features, large ones of either sign, so half precision would not do.
         """
         with torch.autocast(evidence[0].device.type, enabled=False):
-            weights = self.discriminant.weight.split([part.shape[1] for part in evidence], dim=1)
-            parts = [F.conv2d(part.float(), weight) for part, weight in zip(evidence, weights, strict=True)]
-            return sum(parts[1:], start=parts[0]) + self.discriminant.bias[:, None, None]  # type: ignore[index]
+            odds, start = self.discriminant.bias[:, None, None], 0  # type: ignore[index]
+            for part in evidence:
+                stop = start + part.shape[1]
+                odds = odds + F.conv2d(part.float(), self.discriminant.weight[:, start:stop])  # type: ignore[index]
+                start = stop
+            return odds
 
     def margin(self, weighed: torch.Tensor) -> torch.Tensor:
         """Log odds of the image that are linear in the output of :meth:`weigh`; shape ``(B,)``."""
