@@ -8,8 +8,9 @@ from collections.abc import Callable
 from jsonargparse import ActionYesNo, ArgumentParser
 
 from anomalib_memd.benchmark.commands import ablate, benchmark, check, report
+from anomalib_memd.models.memd.adaptation import adapt
 
-COMMANDS = {command.__name__: command for command in (benchmark, ablate, report, check)}
+COMMANDS = {command.__name__: command for command in (benchmark, ablate, report, check, adapt)}
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -18,7 +19,7 @@ def main(arguments: list[str] | None = None) -> None:
     Args:
         arguments: Command line; that of the process if ``None``.
     """
-    parser = ArgumentParser(prog="anomalib-memd", description="Measure MEMD, and look after its data.")
+    parser = ArgumentParser(prog="anomalib-memd", description="Measure and adapt MEMD, and look after its data.")
     subcommands = parser.add_subcommands()
     for name, command in COMMANDS.items():
         summary = inspect.getdoc(command).split("\n\n", maxsplit=1)[0]
@@ -35,7 +36,9 @@ def main(arguments: list[str] | None = None) -> None:
         subcommands.add_subcommand(name, own, help=summary)
     chosen = parser.parse_args(arguments)
     try:
-        COMMANDS[chosen.subcommand](**chosen[chosen.subcommand])
+        result = COMMANDS[chosen.subcommand](**chosen[chosen.subcommand])
+        if result is not None:
+            print(result.to_string(index=False))  # noqa: T201
     except (ValueError, OSError, RuntimeError) as error:
         sys.exit(f"anomalib-memd: {error}")
 

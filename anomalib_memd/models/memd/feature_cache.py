@@ -278,9 +278,21 @@ class FeatureCache:
             device: Where the features go.
         """
         start = sum(len(p) for p in self.pools[:pool])
-        for rows in torch.arange(start, start + len(self.pools[pool])).split(size):
+        yield from self.sweep_rows(torch.arange(start, start + len(self.pools[pool])), device, size)
+
+    def sweep_rows(
+        self, rows: torch.Tensor, device: torch.device, size: int = 32
+    ) -> Iterator[tuple[dict[Modality, torch.Tensor], ...]]:
+        """Go through some rows, once with each negative; see :meth:`draw` for what is yielded.
+
+        Args:
+            rows: Numbers of the items, those of all datasets in one row.
+            device: Where the features go.
+            size: Number of items a batch.
+        """
+        for part in rows.split(size):
             for number in range(max(self.negatives, 1)):
-                yield self._gather(rows, torch.full_like(rows, number), device)
+                yield self._gather(part, torch.full_like(part, number), device)
 
     def _gather(
         self,

@@ -1,0 +1,164 @@
+"""Adapt a trained MEMD to another device from a few normal images, without gradient."""
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+import torch
+from anomalib.utils.serialization import anomalib_safe_globals
+from torchvision.transforms.v2 import Resize
+
+from anomalib_memd.data.dataset import EndoscopyDataset
+from anomalib_memd.data.reading import IMAGE_SUFFIXES
+from anomalib_memd.modality import Branch, Modality
+from anomalib_memd.translation import SpectralNBI
+
+from .feature_cache import FeatureCache, NegativePool
+from .lightning_model import MEMD
+from .statistics import feature_statistics
+from .torch_model import Evidence, Features
+
+FOLDS = 4
+"""Number of parts of the images; each is scored by what was solved for on the others."""
+
+
+def adapt(ckpt: Path, normal: Path, output: Path, nbi_root: Path | None = None) -> pd.DataFrame:
+    """Adapt a checkpoint to another device from a folder of its normal images, without gradient.
+
+    All that is solved for is solved for again on these images: by what features are standardised, and the
+    discriminants of teacher and students, with lesions drawn into the new images. The networks that draw the fine
+    part of the maps stay as they are. The threshold of a score moves to two deviations above the mean of the
+    normal images, that of a map to what one of a hundred of their pixels exceeds, where each image is judged by
+    what was solved for on others.
+
+    Args:
+        ckpt: Checkpoint of a trained MEMD; it stays as it is.
+        normal: Folder of normal white light images, of any depth; 16 are of use, more are better.
+        output: File of the adapted checkpoint.
+        nbi_root: Folder parallel to it with the narrow band partners; made from white light if not given.
+
+    Returns:
+        Threshold of the raw score before and after, one row a detector.
+
+    Raises:
+        ValueError: If the checkpoint is of no use, or there are too few images.
+        ImageReadError: If an image cannot be used; the message names it.
+    """
+    model = _load(ckpt)
+    names = sorted(str(p.relative_to(normal)) for p in normal.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+    if len(names) < FOLDS:
+        msg = f"{normal} holds {len(names)} images; at least {FOLDS} normal ones are needed, 16 are better."
+        raise ValueError(msg)
+    split = pd.DataFrame({"image": names, "class": "normal", "label": "normal", "split": "train", "mask": ""})
+    translator = SpectralNBI() if nbi_root is None else None
+    dataset = EndoscopyDataset(split, normal, nbi_root=nbi_root, translator=translator)
+    dataset.augmentations = Resize(list(model.input_size), antialias=True)
+    features = model.features
+    pool = NegativePool(dataset, features.synthesis, features.negatives, features.normalize)
+    cache = FeatureCache(model.model.embedding, [pool], model.model.embedding.digest())
+    try:
+        cache.fill(model.device)
+        thresholds = _recalibrate(model, cache)
+    finally:
+        cache.close()
+    _save(model, ckpt, output)
+    return thresholds
+
+
+def _load(ckpt: Path) -> MEMD:
+    try:
+        model = MEMD.load_from_checkpoint(ckpt, map_location="cpu", visualizer=False).eval()
+    except Exception as error:
+        msg = f"{ckpt}: no readable checkpoint of MEMD ({type(error).__name__}: {error})."
+        raise ValueError(msg) from error
+    if model.model.teacher.evidence is not Evidence.BACKBONE or not model.model.distils_evidence:
+        msg = f"{ckpt} judges by learned encodings or without distillation; there is nothing in it to solve for again."
+        raise ValueError(msg)
+    return model
+
+
+def _recalibrate(model: MEMD, cache: FeatureCache) -> pd.DataFrame:
+    rows = torch.arange(len(cache.features))
+    scores: dict[Branch, list[torch.Tensor]] = {branch: [] for branch in Branch}
+    pixels: dict[Branch, list[torch.Tensor]] = {branch: [] for branch in Branch}
+    for fold in range(FOLDS):
+        _solve(model, cache, rows[rows % FOLDS != fold])
+        for features in _normals(cache, rows[rows % FOLDS == fold]):
+            for branch in Branch:
+                score, odds = _judge(model, branch, features)
+                scores[branch].append(score)
+                pixels[branch].append(odds.flatten())
+    _solve(model, cache, rows)
+    thresholds = []
+    for branch in Branch:
+        processor, normal = model.post_processor.branch(branch), torch.cat(scores[branch])
+        before = processor._image_threshold.item()  # noqa: SLF001  the public one is normalised
+        _move(processor, "image", normal.mean() + 2 * normal.std())
+        _move(processor, "pixel", _quantile(torch.cat(pixels[branch]), 0.99))
+        after = processor._image_threshold.item()  # noqa: SLF001
+        thresholds.append({"detector": branch.value, "before": before, "after": after})
+    return pd.DataFrame(thresholds)
+
+
+def _solve(model: MEMD, cache: FeatureCache, rows: torch.Tensor) -> None:
+    network = model.model
+    statistics = {
+        modality: feature_statistics(features[modality] for features in _normals(cache, rows)) for modality in Modality
+    }
+    network.teacher.fit_statistics(statistics)
+    network.teacher.fit_discriminants(
+        _normals(cache, rows), cache.sweep_rows(rows, model.device), statistics, model.shrinkage, model.ridge
+    )
+    network.fit_student_statistics(statistics)
+    network.fit_student_discriminants(
+        _normals(cache, rows),
+        (abnormal for _, abnormal, _ in cache.sweep_rows(rows, model.device)),
+        statistics,
+        True,
+        model.shrinkage,
+        model.ridge,
+    )
+
+
+def _normals(cache: FeatureCache, rows: torch.Tensor) -> Iterator[Features]:
+    for part in rows.split(32):
+        yield {modality: cache.features[part, 0, i] for i, modality in enumerate(Modality)}
+
+
+@torch.no_grad()
+def _judge(model: MEMD, branch: Branch, features: Features) -> tuple[torch.Tensor, torch.Tensor]:
+    """Raw scores ``(B,)`` and maps ``(B, h, w)`` on the grid of the features."""
+    features = {modality: part.float() for modality, part in features.items()}
+    if branch is Branch.TEACHER:
+        logits = model.model.teacher(features).logits
+    else:
+        logits = model.model.student(Modality(branch.value))(features[Modality(branch.value)])
+    prediction = model.model.predict(logits, features[Modality.WLI].shape[-2:])
+    return prediction.pred_score, prediction.anomaly_map
+
+
+def _quantile(values: torch.Tensor, level: float) -> torch.Tensor:
+    return values.sort().values[round(level * (len(values) - 1))]  # Tensor.quantile takes no long vectors.
+
+
+def _move(processor: torch.nn.Module, level: str, threshold: torch.Tensor) -> None:
+    """Put a threshold in its new place; the range around it moves along."""
+    own = getattr(processor, f"_{level}_threshold")
+    shift = threshold - own
+    for bound in ("min", "max"):
+        getattr(processor, f"{level}_{bound}").add_(shift)
+    own.copy_(threshold)
+
+
+def _save(model: MEMD, ckpt: Path, output: Path) -> None:
+    with anomalib_safe_globals(extra=list(MEMD.checkpoint_safe_globals())):
+        content = torch.load(ckpt, map_location="cpu", weights_only=True)
+    content["state_dict"] = model.state_dict()
+    # What training would need to go on does not belong to these weights.
+    for name in ("optimizer_states", "lr_schedulers", "loops", "callbacks"):
+        content.pop(name, None)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=output.parent) as folder:
+        torch.save(content, Path(folder) / output.name)
+        (Path(folder) / output.name).replace(output)

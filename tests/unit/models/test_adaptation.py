@@ -1,0 +1,91 @@
+"""Adapting to another device from normal images."""
+
+import shutil
+
+import pytest
+import torch
+from anomalib.engine import Engine
+
+from anomalib_memd import MEMD, Branch
+from anomalib_memd.cli import main
+from anomalib_memd.data.reading import ImageReadError
+from anomalib_memd.models.memd.adaptation import adapt
+from tests.conftest import small_memd, small_phantom
+
+
+@pytest.fixture(scope="module")
+def trained(phantom_root, tmp_path_factory):
+    """A checkpoint, and the folders of its training images in both modalities."""
+    path = tmp_path_factory.mktemp("trained")
+    torch.manual_seed(0)
+    datamodule = small_phantom(phantom_root)
+    engine = Engine(default_root_dir=path, accelerator="cpu", logger=False, enable_progress_bar=False)
+    engine.fit(small_memd(teacher_epochs=1, student_epochs=1), datamodule=datamodule)
+    for modality in ("wli", "nbi"):
+        for file in (datamodule.folder / modality).rglob("*train-*"):
+            (path / modality).mkdir(exist_ok=True)
+            shutil.copy(file, path / modality)
+    return next(path.rglob("*.ckpt")), path / "wli", path / "nbi"
+
+
+def load(path):
+    return MEMD.load_from_checkpoint(path, visualizer=False)
+
+
+def test_on_its_own_training_images_nothing_moves_but_thresholds(trained, tmp_path):
+    ckpt, wli, nbi = trained
+    adapt(ckpt, wli, tmp_path / "adapted.ckpt", nbi)
+    before, after = load(ckpt), load(tmp_path / "adapted.ckpt")
+    for name, value in before.model.state_dict().items():
+        torch.testing.assert_close(after.model.state_dict()[name], value, atol=1e-4, rtol=1e-3, msg=name)
+    for branch in Branch:
+        old, new = before.post_processor.branch(branch), after.post_processor.branch(branch)
+        shift = new._image_threshold - old._image_threshold
+        assert shift != 0
+        torch.testing.assert_close(new.image_min, old.image_min + shift)
+        torch.testing.assert_close(new.image_max, old.image_max + shift)
+
+
+def test_another_device_gets_its_own_discriminants(trained, tmp_path, capsys):
+    ckpt, wli, _ = trained
+    original = ckpt.read_bytes()
+    main(["adapt", "--ckpt", str(ckpt), "--normal", str(wli), "--output", str(tmp_path / "new" / "adapted.ckpt")])
+    printed = capsys.readouterr().out
+    assert all(branch.value in printed for branch in Branch)
+    before, after = load(ckpt), load(tmp_path / "new" / "adapted.ckpt")
+    moved = {k for k, v in before.model.state_dict().items() if not torch.equal(after.model.state_dict()[k], v)}
+    # Without the folder of partners they are made from white light, and look different.
+    assert {"students.nbi.head.discriminant.weight", "students.nbi.head.image.weight"} <= moved
+    assert not any(part in name for name in moved for part in ("embedding", "fusion", "location", "project", "recon"))
+    assert ckpt.read_bytes() == original
+    with torch.no_grad():
+        assert torch.isfinite(after.eval()(torch.rand(2, 3, 64, 64)).pred_score).all()
+
+
+def test_what_is_of_no_use_is_refused_and_nothing_written(trained, tmp_path):
+    ckpt, wli, _ = trained
+    output = tmp_path / "adapted.ckpt"
+    few = tmp_path / "few"
+    few.mkdir()
+    for file in sorted(wli.iterdir())[:3]:
+        shutil.copy(file, few)
+    with pytest.raises(ValueError, match="holds 3 images; at least 4"):
+        adapt(ckpt, few, output)
+    (few / "broken.png").write_bytes(b"no image")
+    with pytest.raises(ImageReadError, match=r"broken\.png"):
+        adapt(ckpt, few, output)
+    broken = tmp_path / "broken.ckpt"
+    broken.write_bytes(b"no checkpoint")
+    with pytest.raises(ValueError, match=r"broken\.ckpt: no readable checkpoint"):
+        adapt(broken, wli, output)
+    with pytest.raises(SystemExit, match="no readable checkpoint"):
+        main(["adapt", "--ckpt", str(broken), "--normal", str(wli), "--output", str(output)])
+    assert not output.exists()
+
+
+def test_learned_encodings_cannot_be_solved_for_again(phantom_root, trained, tmp_path):
+    engine = Engine(default_root_dir=tmp_path, accelerator="cpu", logger=False, enable_progress_bar=False)
+    model = small_memd(teacher_epochs=1, student_epochs=1, teacher_evidence="encoding", student_evidence="encoding")
+    engine.fit(model, datamodule=small_phantom(phantom_root))
+    with pytest.raises(ValueError, match="nothing in it to solve for"):
+        adapt(next(tmp_path.rglob("*.ckpt")), trained[1], tmp_path / "adapted.ckpt")
