@@ -149,6 +149,8 @@ class BenchmarkJob(Job):
         seed_everything(task.seed, verbose=False)
         paired = method.paired
         model = self._model()
+        # The recorder measures tests, alike for all.
+        metrics, model.evaluator.test_metrics = model.evaluator.test_metrics, nn.ModuleList()
         # What MEMD draws into images is kept by its own cache; the store is for images of the data sets.
         store = FeatureStore(task.output / "features", record=not paired)
         best = ModelCheckpoint(workspace, monitor="image_AUROC", mode="max", save_top_k=1)
@@ -177,6 +179,7 @@ class BenchmarkJob(Job):
         if log.exists():
             log.rename(results / "log.csv")
         if paired:
+            model.evaluator.test_metrics = metrics
             engine.trainer.save_checkpoint(results / "model.ckpt", weights_only=True)
         facts = {
             "digest": task.digest,
@@ -209,10 +212,7 @@ class BenchmarkJob(Job):
             arguments.setdefault("cache_dir", str(self.task.output / "features" / "memd"))
         else:
             arguments["evaluator"] = Evaluator(AUROC(fields=["pred_score", "gt_label"], prefix="image_"))
-        model = get_model(method.class_path.rsplit(".", maxsplit=1)[-1], **arguments, visualizer=False)
-        # The recorder measures tests, alike for all.
-        model.evaluator.test_metrics = nn.ModuleList()
-        return model
+        return get_model(method.class_path.rsplit(".", maxsplit=1)[-1], **arguments, visualizer=False)
 
     def _limits(self) -> dict[str, Any]:
         """Trainer arguments: the number of epochs and the limit in time, where the method leaves them open."""

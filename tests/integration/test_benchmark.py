@@ -14,6 +14,7 @@ import pytest
 import yaml
 from sklearn.metrics import roc_auc_score
 
+from anomalib_memd import MEMD
 from tests.conftest import command_environment
 
 COMMAND = Path(sys.executable).with_name("anomalib-memd")
@@ -128,6 +129,7 @@ def test_a_job_leaves_what_it_cost_and_where_it_judged(benchmark):
     assert set(facts["thresholds"]) == {"wli", "nbi", "teacher"}
     assert 0 < facts["pixel_metrics"]["phantom"]["wli"]["pixel_AUPRO"] <= 1
     assert facts["peak_memory_bytes"] > 1e8
+    MEMD.load_from_checkpoint(folder / "out/runs/phantom/MEMD/paired-seed0/model.ckpt", visualizer=False)
     taker = json.loads((folder / "out/runs/phantom/no_L_KD/paired-seed0/result.json").read_text())
     assert taker["epochs"] == 1
 

@@ -19,24 +19,27 @@ from .lightning_model import MEMD
 from .statistics import feature_statistics
 from .torch_model import Evidence, Features
 
-FOLDS = 4
+FOLDS = 8
 """Number of parts of the images; each is scored by what was solved for on the others."""
 
 
-def adapt(ckpt: Path, normal: Path, output: Path, nbi_root: Path | None = None) -> pd.DataFrame:
+def adapt(
+    ckpt: Path, normal: Path, output: Path, nbi_root: Path | None = None, false_positive_rate: float = 0.1
+) -> pd.DataFrame:
     """Adapt a checkpoint to another device from a folder of its normal images, without gradient.
 
     All that is solved for is solved for again on these images: by what features are standardised, and the
     discriminants of teacher and students, with lesions drawn into the new images. The networks that draw the fine
-    part of the maps stay as they are. The threshold of a score moves to two deviations above the mean of the
-    normal images, that of a map to what one of a hundred of their pixels exceeds, where each image is judged by
-    what was solved for on others.
+    part of the maps stay as they are. The threshold of the score moves to where the given share of the normal
+    images exceeds it, that of the map to where one of a hundred of their pixels does; for this each image is judged
+    by what was solved for on others.
 
     Args:
         ckpt: Checkpoint of a trained MEMD; it stays as it is.
         normal: Folder of normal white light images, of any depth; 16 are of use, more are better.
         output: File of the adapted checkpoint.
         nbi_root: Folder parallel to it with the narrow band partners; made from white light if not given.
+        false_positive_rate: Share of normal images that may be called abnormal, above 0 and below 1.
 
     Returns:
         Threshold of the raw score before and after, one row a detector.
@@ -45,6 +48,9 @@ def adapt(ckpt: Path, normal: Path, output: Path, nbi_root: Path | None = None) 
         ValueError: If the checkpoint is of no use, or there are too few images.
         ImageReadError: If an image cannot be used; the message names it.
     """
+    if not 0 < false_positive_rate < 1:
+        msg = f"false_positive_rate is a share above 0 and below 1, got {false_positive_rate}."
+        raise ValueError(msg)
     model = _load(ckpt)
     names = sorted(str(p.relative_to(normal)) for p in normal.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
     if len(names) < FOLDS:
@@ -59,7 +65,7 @@ def adapt(ckpt: Path, normal: Path, output: Path, nbi_root: Path | None = None) 
     cache = FeatureCache(model.model.embedding, [pool], model.model.embedding.digest())
     try:
         cache.fill(model.device)
-        thresholds = _recalibrate(model, cache)
+        thresholds = _recalibrate(model, cache, false_positive_rate)
     finally:
         cache.close()
     _save(model, ckpt, output)
@@ -78,7 +84,7 @@ def _load(ckpt: Path) -> MEMD:
     return model
 
 
-def _recalibrate(model: MEMD, cache: FeatureCache) -> pd.DataFrame:
+def _recalibrate(model: MEMD, cache: FeatureCache, false_positive_rate: float) -> pd.DataFrame:
     rows = torch.arange(len(cache.features))
     scores: dict[Branch, list[torch.Tensor]] = {branch: [] for branch in Branch}
     pixels: dict[Branch, list[torch.Tensor]] = {branch: [] for branch in Branch}
@@ -92,9 +98,9 @@ def _recalibrate(model: MEMD, cache: FeatureCache) -> pd.DataFrame:
     _solve(model, cache, rows)
     thresholds = []
     for branch in Branch:
-        processor, normal = model.post_processor.branch(branch), torch.cat(scores[branch])
+        processor = model.post_processor.branch(branch)
         before = processor._image_threshold.item()  # noqa: SLF001  the public one is normalised
-        _move(processor, "image", normal.mean() + 2 * normal.std())
+        _move(processor, "image", _quantile(torch.cat(scores[branch]), 1 - false_positive_rate))
         _move(processor, "pixel", _quantile(torch.cat(pixels[branch]), 0.99))
         after = processor._image_threshold.item()  # noqa: SLF001
         thresholds.append({"detector": branch.value, "before": before, "after": after})

@@ -69,10 +69,13 @@ def test_what_is_of_no_use_is_refused_and_nothing_written(trained, tmp_path):
     few.mkdir()
     for file in sorted(wli.iterdir())[:3]:
         shutil.copy(file, few)
-    with pytest.raises(ValueError, match="holds 3 images; at least 4"):
+    with pytest.raises(ValueError, match="above 0 and below 1, got 1"):
+        adapt(ckpt, wli, output, false_positive_rate=1.0)
+    with pytest.raises(ValueError, match="holds 3 images; at least 8"):
         adapt(ckpt, few, output)
-    (few / "broken.png").write_bytes(b"no image")
-    with pytest.raises(ImageReadError, match=r"broken\.png"):
+    for number in range(5):
+        (few / f"broken{number}.png").write_bytes(b"no image")
+    with pytest.raises(ImageReadError, match=r"broken\d\.png"):
         adapt(ckpt, few, output)
     broken = tmp_path / "broken.ckpt"
     broken.write_bytes(b"no checkpoint")
