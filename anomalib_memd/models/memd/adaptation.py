@@ -16,6 +16,7 @@ from anomalib_memd.translation import SpectralNBI
 
 from .feature_cache import FeatureCache, NegativePool
 from .lightning_model import MEMD
+from .solution import solve_students, solve_teacher
 from .statistics import feature_statistics
 from .torch_model import Evidence, Features
 
@@ -113,11 +114,17 @@ def _solve(model: MEMD, cache: FeatureCache, rows: torch.Tensor) -> None:
         modality: feature_statistics(features[modality] for features in _normals(cache, rows)) for modality in Modality
     }
     network.teacher.fit_statistics(statistics)
-    network.teacher.fit_discriminants(
-        _normals(cache, rows), cache.sweep_rows(rows, model.device), statistics, model.shrinkage, model.ridge
+    solve_teacher(
+        network.teacher,
+        _normals(cache, rows),
+        cache.sweep_rows(rows, model.device),
+        statistics,
+        model.shrinkage,
+        model.ridge,
     )
     network.fit_student_statistics(statistics)
-    network.fit_student_discriminants(
+    solve_students(
+        network,
         _normals(cache, rows),
         (abnormal for _, abnormal, _ in cache.sweep_rows(rows, model.device)),
         statistics,

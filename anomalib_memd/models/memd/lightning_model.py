@@ -31,6 +31,7 @@ from .masked_attention import EnergyForm
 from .objective import Objective
 from .post_processor import MultimodalPostProcessor
 from .pre_processor import PairedPreProcessor
+from .solution import solve_students, solve_teacher
 from .synthesis import FeatureNoise, SynthesisKind
 from .torch_model import Distillation, Evidence, Fusion, MEMDModel
 from .training_features import TrainingFeatures
@@ -302,15 +303,13 @@ class MEMD(AnomalibModule):
                 if teacher.evidence is Evidence.BACKBONE:
                     noisy = (pair.with_noise(noise, teacher.channel_deviations()) for pair in pairs)
                     negatives = ((pair.normal, pair.abnormal, pair.masks) for pair in noisy)
-                    teacher.fit_discriminants(normals, negatives, statistics, self.shrinkage, self.ridge)
+                    solve_teacher(teacher, normals, negatives, statistics, self.shrinkage, self.ridge)
             else:
                 self.model.fit_student_statistics(statistics)
                 if self.model.distils_evidence:
                     abnormal = (pair.abnormal for pair in pairs)
                     paired = self.objective.paired_targets and not use_unpaired
-                    self.model.fit_student_discriminants(
-                        normals, abnormal, statistics, paired, self.shrinkage, self.ridge
-                    )
+                    solve_students(self.model, normals, abnormal, statistics, paired, self.shrinkage, self.ridge)
         self.features.release(self.trainer)
 
     def training_step(self, batch: Batch, batch_idx: int) -> STEP_OUTPUT:

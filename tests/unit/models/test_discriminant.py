@@ -17,6 +17,7 @@ from anomalib_memd.models.memd.discriminant import (
     whitened,
     whitened_among_samples,
 )
+from anomalib_memd.models.memd.solution import solve_students, solve_teacher
 from anomalib_memd.models.memd.statistics import feature_statistics
 from anomalib_memd.models.memd.torch_model import MEMDModel
 
@@ -88,7 +89,7 @@ def solved():
     abnormal = {m: x + mask[:, None] * change[:, None, None] for m, x in normal.items()}
     statistics = {m: feature_statistics([x]) for m, x in normal.items()}
     model.teacher.fit_statistics(statistics)
-    model.teacher.fit_discriminants([normal], [(normal, abnormal, dict.fromkeys(Modality, mask))], statistics, 0.0, 1.0)
+    solve_teacher(model.teacher, [normal], [(normal, abnormal, dict.fromkeys(Modality, mask))], statistics, 0.0, 1.0)
     model.fit_student_statistics(statistics)
     return model, normal, abnormal, mask.bool(), statistics
 
@@ -105,7 +106,7 @@ def test_teacher_tells_lesions_apart_without_training(solved):
 
 def test_students_predict_the_teacher_by_least_squares(solved):
     model, normal, abnormal, _, statistics = solved
-    model.fit_student_discriminants([normal], [abnormal], statistics, True, shrinkage=0.0, ridge=1.0)
+    solve_students(model, [normal], [abnormal], statistics, True, shrinkage=0.0, ridge=1.0)
     with torch.no_grad():
         odds = model.teacher.head.discriminate(list(normal.values())).flatten()
         for modality in Modality:
@@ -124,7 +125,7 @@ def test_students_predict_the_teacher_by_least_squares(solved):
 def test_without_partners_the_teacher_sees_one_image_twice(solved):
     model, normal, abnormal, _, statistics = solved
     twice = {m: [model.teacher.head.discriminate([normal[m]] * 2)] for m in Modality}
-    model.fit_student_discriminants([normal], [abnormal], statistics, False, shrinkage=0.0, ridge=1.0)
+    solve_students(model, [normal], [abnormal], statistics, False, shrinkage=0.0, ridge=1.0)
     for modality in Modality:
         # The teacher's log odds are linear in the one image, so the student's are the same.
         found = model.student(modality).head.discriminate([normal[modality]])
