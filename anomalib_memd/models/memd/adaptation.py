@@ -32,8 +32,8 @@ def adapt(
     All that is solved for is solved for again on these images: by what features are standardised, and the
     discriminants of teacher and students, with lesions drawn into the new images. The networks that draw the fine
     part of the maps stay as they are. The threshold of the score moves to where the given share of the normal
-    images exceeds it, that of the map to where one of a hundred of their pixels does; for this each image is judged
-    by what was solved for on others.
+    images exceeds it, that of the map to where one of a hundred of their pixels does, and the range of both becomes
+    that of the normal images and of lesions drawn into them; for this each is judged by what was solved for on others.
 
     Args:
         ckpt: Checkpoint of a trained MEMD; it stays as it is.
@@ -87,22 +87,27 @@ def _load(ckpt: Path) -> MEMD:
 
 def _recalibrate(model: MEMD, cache: FeatureCache, false_positive_rate: float) -> pd.DataFrame:
     rows = torch.arange(len(cache.features))
-    scores: dict[Branch, list[torch.Tensor]] = {branch: [] for branch in Branch}
-    pixels: dict[Branch, list[torch.Tensor]] = {branch: [] for branch in Branch}
+    judged: dict[Branch, list[tuple[torch.Tensor, torch.Tensor]]] = {branch: [] for branch in Branch}
+    drawn: dict[Branch, list[tuple[torch.Tensor, torch.Tensor]]] = {branch: [] for branch in Branch}
     for fold in range(FOLDS):
         _solve(model, cache, rows[rows % FOLDS != fold])
-        for features in _normals(cache, rows[rows % FOLDS == fold]):
-            for branch in Branch:
-                score, odds = _judge(model, branch, features)
-                scores[branch].append(score)
-                pixels[branch].append(odds.flatten())
+        left_out = rows[rows % FOLDS == fold]
+        for branch in Branch:
+            judged[branch] += [_judge(model, branch, features) for features in _normals(cache, left_out)]
+            pairs = cache.sweep_rows(left_out, model.device)
+            drawn[branch] += [_judge(model, branch, abnormal) for _, abnormal, _ in pairs]
     _solve(model, cache, rows)
     thresholds = []
     for branch in Branch:
         processor = model.post_processor.branch(branch)
         before = processor._image_threshold.item()  # noqa: SLF001  the public one is normalised
-        _move(processor, "image", _quantile(torch.cat(scores[branch]), 1 - false_positive_rate))
-        _move(processor, "pixel", _quantile(torch.cat(pixels[branch]), 0.99))
+        shares = {"image": false_positive_rate, "pixel": 0.01}
+        normal, abnormal = (zip(*found[branch], strict=True) for found in (judged, drawn))
+        for level, share, own, lesions in zip(shares, shares.values(), normal, abnormal, strict=True):
+            scores, all_scores = (torch.cat([part.flatten() for part in parts]) for parts in (own, own + lesions))
+            getattr(processor, f"_{level}_threshold").copy_(_quantile(scores, 1 - share))
+            getattr(processor, f"{level}_min").copy_(all_scores.min())
+            getattr(processor, f"{level}_max").copy_(all_scores.max())
         after = processor._image_threshold.item()  # noqa: SLF001
         thresholds.append({"detector": branch.value, "before": before, "after": after})
     return pd.DataFrame(thresholds)
@@ -153,15 +158,6 @@ def _judge(model: MEMD, branch: Branch, features: Features) -> tuple[torch.Tenso
 
 def _quantile(values: torch.Tensor, level: float) -> torch.Tensor:
     return values.sort().values[round(level * (len(values) - 1))]  # Tensor.quantile takes no long vectors.
-
-
-def _move(processor: torch.nn.Module, level: str, threshold: torch.Tensor) -> None:
-    """Put a threshold in its new place; the range around it moves along."""
-    own = getattr(processor, f"_{level}_threshold")
-    shift = threshold - own
-    for bound in ("min", "max"):
-        getattr(processor, f"{level}_{bound}").add_(shift)
-    own.copy_(threshold)
 
 
 def _save(model: MEMD, ckpt: Path, output: Path) -> None:
