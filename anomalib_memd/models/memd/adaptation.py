@@ -148,11 +148,7 @@ def _normals(cache: FeatureCache, rows: torch.Tensor) -> Iterator[Features]:
 def _judge(model: MEMD, branch: Branch, features: Features) -> tuple[torch.Tensor, torch.Tensor]:
     """Raw scores ``(B,)`` and maps ``(B, h, w)`` on the grid of the features."""
     features = {modality: part.float() for modality, part in features.items()}
-    if branch is Branch.TEACHER:
-        logits = model.model.teacher(features).logits
-    else:
-        logits = model.model.student(Modality(branch.value))(features[Modality(branch.value)])
-    prediction = model.model.predict(logits, features[Modality.WLI].shape[-2:])
+    prediction = model.model.judge(branch, features, features[Modality.WLI].shape[-2:])
     return prediction.pred_score, prediction.anomaly_map
 
 

@@ -396,11 +396,11 @@ class MEMD(AnomalibModule):
             return batch.update(**self.model(batch.image)._asdict())
         images = {Modality.WLI: batch.image, Modality.NBI: batch.nbi_image}
         features = {modality: self.model.embedding(image) for modality, image in images.items()}
-        batch.update_branch(Branch.TEACHER, self.model.predict(self.model.teacher(features).logits, size))
+        branches = [Branch.TEACHER]
         if self.stage is Stage.STUDENTS or Stage.STUDENTS in self.trained:
-            for modality in self.model.students:
-                logits = self.model.student(Modality(modality))(features[Modality(modality)])
-                batch.update_branch(Branch(modality), self.model.predict(logits, size))
+            branches += [Branch(modality) for modality in self.model.students]
+        for branch in branches:
+            batch.update_branch(branch, self.model.judge(branch, features, size))
         return batch
 
     def _require_students(self) -> None:

@@ -10,7 +10,7 @@ from anomalib.models.components import TimmFeatureExtractor
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
-from anomalib_memd.modality import Modality
+from anomalib_memd.modality import Branch, Modality
 from anomalib_memd.stage import Stage
 
 from .cross_attention import CrossModalFusion
@@ -320,6 +320,22 @@ class MEMDModel(nn.Module):
             Raw scores ``(B,)`` and maps ``(B, H, W)``, in log odds.
         """
         return self.predict(self.student(self.modality)(self.embedding(images)), images.shape[-2:])
+
+    def judge(self, branch: Branch, features: Features, size: torch.Size) -> InferenceBatch:
+        """What a detector makes of features that are at hand.
+
+        Args:
+            branch: The teacher or a student.
+            features: Backbone features of the modalities that it looks at, each ``(B, C, h, w)``.
+            size: Height and width of the map.
+
+        Returns:
+            See :meth:`predict`.
+        """
+        if branch is Branch.TEACHER:
+            return self.predict(self.teacher(features).logits, size)
+        modality = Modality(branch.value)
+        return self.predict(self.student(modality)(features[modality]), size)
 
     def predict(self, logits: Logits, size: torch.Size) -> InferenceBatch:
         """Turn logits into a score and a map.
