@@ -29,6 +29,7 @@ class Method:
         max_epochs: Number of epochs, for a model that does not set them itself.
         max_time: Wall-clock limit of the training in seconds; ``None`` for none.
         select_best: Whether the epoch with the best image AUROC on validation is tested, instead of the last.
+        weights: A timm model whose weights its backbone takes, for a model that knows architectures but no weights.
         teacher_of: Name of a paired method whose teacher is taken, of the same data set and seed.
         modality: For a method that is not paired, the one modality it is run on; ``None`` for both.
         data_args: Arguments of the datamodule that this method changes.
@@ -44,6 +45,7 @@ class Method:
     max_epochs: int | None = None
     max_time: float | None = None
     select_best: bool = False
+    weights: str | None = None
     teacher_of: str | None = None
     modality: str | None = None
     data_args: dict[str, Any] = field(default_factory=dict)

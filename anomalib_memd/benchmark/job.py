@@ -9,7 +9,7 @@ import shutil
 import tempfile
 import time
 import traceback
-from dataclasses import asdict, dataclass
+from dataclasses import MISSING, Field, asdict, dataclass, fields
 from datetime import timedelta
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -21,6 +21,7 @@ from anomalib.data import AnomalibDataModule, get_datamodule
 from anomalib.engine import Engine
 from anomalib.metrics import AUROC, Evaluator
 from anomalib.models import AnomalibModule, get_model
+from anomalib.models.components import TimmFeatureExtractor
 from anomalib.pipelines.components import Job
 from lightning import seed_everything
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
@@ -29,6 +30,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
+from anomalib_memd.backbones import build_backbone
 from anomalib_memd.modality import Branch
 from anomalib_memd.models.memd.post_processor import MultimodalPostProcessor
 
@@ -76,9 +78,14 @@ class Task:
     @property
     def digest(self) -> str:
         """Digest of everything that the results depend on, but for the code."""
-        content = asdict(self) | {"output": None, "latency": None}
-        content["method"] |= {"order": None, "seeds": None}
+        # What is left at its default does not count, so that a new option does not make old results stale.
+        method = {f.name: value for f in fields(Method) if (value := getattr(self.method, f.name)) != _default(f)}
+        content = asdict(self) | {"output": None, "latency": None, "method": method | {"order": None, "seeds": None}}
         return hashlib.sha256(json.dumps(content, default=str, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _default(field: Field) -> Any:
+    return field.default if field.default_factory is MISSING else field.default_factory()
 
 
 def run_folder(output: Path, dataset: str, method: str, modality: str, seed: int) -> Path:
@@ -212,7 +219,13 @@ class BenchmarkJob(Job):
             arguments.setdefault("cache_dir", str(self.task.output / "features" / "memd"))
         else:
             arguments["evaluator"] = Evaluator(AUROC(fields=["pred_score", "gt_label"], prefix="image_"))
-        return get_model(method.class_path.rsplit(".", maxsplit=1)[-1], **arguments, visualizer=False)
+        model = get_model(method.class_path.rsplit(".", maxsplit=1)[-1], **arguments, visualizer=False)
+        if method.weights is not None:
+            for module in model.modules():
+                if isinstance(module, TimmFeatureExtractor):
+                    source = build_backbone(method.weights, module.layers)
+                    module.feature_extractor.load_state_dict(source.feature_extractor.state_dict())
+        return model
 
     def _limits(self) -> dict[str, Any]:
         """Trainer arguments: the number of epochs and the limit in time, where the method leaves them open."""
