@@ -4,9 +4,12 @@ from typing import Any
 
 from anomalib.data import Batch
 from anomalib.pre_processing import PreProcessor
+from torch import nn
 from torchvision.transforms.v2 import Compose, Normalize, Resize
 
 from anomalib_memd.data import PairedImageBatch
+
+from .resize import AntialiasedResize
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -27,6 +30,12 @@ class PairedPreProcessor(PreProcessor):
         std: tuple[float, float, float] = IMAGENET_STD,
     ) -> None:
         super().__init__(Compose([Resize(list(image_size), antialias=True), Normalize(list(mean), list(std))]))
+        self.export_transform = _exportable(self.transform)
+
+    def load_checkpoint_config(self, config: dict[str, Any]) -> None:
+        """Restore the transform of a checkpoint."""
+        super().load_checkpoint_config(config)
+        self.export_transform = _exportable(self.transform)
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Batch, *args: Any) -> None:
         """Transform a training batch."""
@@ -52,3 +61,11 @@ class PairedPreProcessor(PreProcessor):
     def _transform_partner(self, batch: Batch) -> None:
         if isinstance(batch, PairedImageBatch) and self.transform is not None:
             batch.nbi_image = self.transform(batch.nbi_image)
+
+
+def _exportable(transform: nn.Module | None) -> nn.Module | None:
+    """The same transform in terms that can be exported; anomalib's own ends antialiasing."""
+    if transform is None:
+        return None
+    steps = transform.transforms if isinstance(transform, Compose) else [transform]
+    return nn.Sequential(*(AntialiasedResize(s.size) if isinstance(s, Resize) else s for s in steps))
