@@ -8,9 +8,10 @@ from collections.abc import Callable
 from jsonargparse import ActionYesNo, ArgumentParser
 
 from anomalib_memd.benchmark.commands import ablate, benchmark, check, report
+from anomalib_memd.deployment.export import export
 from anomalib_memd.models.memd.adaptation import adapt
 
-COMMANDS = {command.__name__: command for command in (benchmark, ablate, report, check, adapt)}
+COMMANDS = {command.__name__: command for command in (benchmark, ablate, report, check, adapt, export)}
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -19,13 +20,13 @@ def main(arguments: list[str] | None = None) -> None:
     Args:
         arguments: Command line; that of the process if ``None``.
     """
-    parser = ArgumentParser(prog="anomalib-memd", description="Measure and adapt MEMD, and look after its data.")
+    parser = ArgumentParser(prog="anomalib-memd", description="Measure, adapt and export MEMD; look after its data.")
     subcommands = parser.add_subcommands()
     for name, command in COMMANDS.items():
         summary = inspect.getdoc(command).split("\n\n", maxsplit=1)[0]
         own = ArgumentParser(description=summary)
         switches = [p for p in inspect.signature(command).parameters.values() if p.annotation is bool]
-        own.add_function_arguments(command, skip={switch.name for switch in switches})
+        own.add_function_arguments(command, skip={switch.name for switch in switches}, sub_configs=True)
         for switch in switches:
             own.add_argument(
                 f"--{switch.name}",
@@ -36,6 +37,7 @@ def main(arguments: list[str] | None = None) -> None:
         subcommands.add_subcommand(name, own, help=summary)
     chosen = parser.parse_args(arguments)
     try:
+        chosen = parser.instantiate_classes(chosen)
         result = COMMANDS[chosen.subcommand](**chosen[chosen.subcommand])
         if result is not None:
             print(result.to_string(index=False))  # noqa: T201

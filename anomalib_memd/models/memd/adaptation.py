@@ -74,11 +74,7 @@ def adapt(
 
 
 def _load(ckpt: Path) -> MEMD:
-    try:
-        model = MEMD.load_from_checkpoint(ckpt, map_location="cpu", visualizer=False).eval()
-    except Exception as error:
-        msg = f"{ckpt}: no readable checkpoint of MEMD ({type(error).__name__}: {error})."
-        raise ValueError(msg) from error
+    model = MEMD.load_from_checkpoint(ckpt, map_location="cpu", visualizer=False).eval()
     if model.model.teacher.evidence is not Evidence.BACKBONE or not model.model.distils_evidence:
         msg = f"{ckpt} judges by learned encodings or without distillation; there is nothing in it to solve for again."
         raise ValueError(msg)

@@ -1,9 +1,11 @@
 """MEMD: multimodal enhanced fusion and multi-branch distillation for endoscopic anomaly detection."""
 
+import hashlib
+import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from anomalib import LearningType
@@ -20,10 +22,13 @@ from torch import nn
 from anomalib_memd.backbones import build_backbone
 from anomalib_memd.callbacks import TwoStageTraining
 from anomalib_memd.data import DataModality, PairedImageBatch
+from anomalib_memd.deployment.metadata import Metadata
 from anomalib_memd.modality import Branch, Modality
 from anomalib_memd.stage import Stage
+from anomalib_memd.version import __version__
 
 from .checkpoint import load_teacher
+from .deployed import DeployedDetector, DeployedStudent, DeployedTeacher
 from .evaluator import MultimodalEvaluator
 from .feature_cache import fast_precision
 from .loss import GlobalDistance, KLDirection, ModalityTemperature
@@ -31,6 +36,7 @@ from .masked_attention import EnergyForm
 from .objective import Objective
 from .post_processor import MultimodalPostProcessor
 from .pre_processor import PairedPreProcessor
+from .prediction_table import PredictionTable
 from .solution import solve_students, solve_teacher
 from .synthesis import FeatureNoise, SynthesisKind
 from .torch_model import Distillation, Evidence, Fusion, MEMDModel
@@ -117,6 +123,14 @@ class MEMD(AnomalibModule):
     """
 
     model: MEMDModel
+    loaded_modality: ClassVar[Modality] = Modality.WLI
+    """Modality of models that :meth:`load_from_checkpoint` loads."""
+
+    def __new__(cls, modality: Modality | str = Modality.WLI, *args: Any, **kwargs: Any) -> "MEMD":
+        """Take the class of the modality: anomalib's export loads a checkpoint by the class of its model alone."""
+        del args, kwargs
+        narrow = cls is MEMD and Modality(modality) is Modality.NBI
+        return super().__new__(NarrowBandMEMD if narrow else cls)
 
     def __init__(
         self,
@@ -234,8 +248,17 @@ class MEMD(AnomalibModule):
             },
             validation_interval,
         )
+        self.normal_classes: tuple[str, ...] = ()
+        """Classes of the training images."""
+        self.checkpoint_digest: str = ""
+        """SHA-256 of the checkpoint that the model was loaded from."""
         self._resumed_from: str | Path | None = None
         self._fit_started = 0.0
+
+    @property
+    def name(self) -> str:
+        """The same for both modalities."""
+        return "MEMD"
 
     @property
     def trainer_arguments(self) -> dict[str, Any]:
@@ -257,8 +280,8 @@ class MEMD(AnomalibModule):
         return (Modality, Fusion, Evidence, EnergyForm, SynthesisKind, Distillation, GlobalDistance, KLDirection)
 
     def configure_callbacks(self) -> list[Callback]:
-        """Anomalib's components and the two stages."""
-        return [self.two_stage_training, *super().configure_callbacks()]
+        """Anomalib's components, the two stages and the table of predictions."""
+        return [self.two_stage_training, *super().configure_callbacks(), PredictionTable(self.model.modality)]
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Adam on what the current stage trains."""
@@ -290,6 +313,7 @@ class MEMD(AnomalibModule):
             raise TypeError(msg)
         if not self.freeze_backbone:
             self.features.close()  # The backbone has changed since.
+        self.normal_classes = tuple(sorted(set(datamodule.train_data.samples.class_name)))
         self.features.prepare(self.model.embedding, self.trainer)
         use_unpaired = stage is Stage.STUDENTS and len(self.trainer.datamodule.train_datasets()) > 1
         self.trainer.datamodule.use_unpaired = use_unpaired
@@ -389,6 +413,76 @@ class MEMD(AnomalibModule):
         self._require_students()
         return super().forward(batch, *args, **kwargs)
 
+    @classmethod
+    def load_from_checkpoint(cls, checkpoint_path: str | Path, *args: Any, **kwargs: Any) -> "MEMD":
+        """Load a checkpoint, as anomalib does.
+
+        The modality is no matter of training: it is that of the argument, or that of the class.
+
+        Raises:
+            FileNotFoundError: If there is no such file.
+            ValueError: If the file is no checkpoint of MEMD.
+        """
+        kwargs.setdefault("modality", cls.loaded_modality)
+        try:
+            model: Any = super().load_from_checkpoint(checkpoint_path, *args, **kwargs)
+        except FileNotFoundError:
+            raise
+        except Exception as error:
+            msg = f"{checkpoint_path}: no readable checkpoint of MEMD ({type(error).__name__}: {error})."
+            raise ValueError(msg) from error
+        with Path(checkpoint_path).open("rb") as file:
+            model.checkpoint_digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return model
+
+    def deployed(self, branch: Branch | Modality | None = None) -> DeployedDetector:
+        """One detector with all that inference needs and nothing else; it shares its weights with this model.
+
+        Args:
+            branch: The detector; the student of ``modality`` if ``None``.
+
+        Returns:
+            The detector, which can be called and exported.
+
+        Raises:
+            RuntimeError: If the detector has not been trained.
+        """
+        branch = Branch((branch or self.model.modality).value)
+        if branch is not Branch.TEACHER:
+            self._require_students()
+        elif Stage.TEACHER not in self.trained:
+            msg = "This MEMD has no trained teacher yet; give the checkpoint of a run with --ckpt_path."
+            raise RuntimeError(msg)
+        processor = self.post_processor
+        if isinstance(processor, MultimodalPostProcessor):
+            processor = processor.branch(branch)
+        metadata = Metadata(
+            branch=branch,
+            classes=self.normal_classes,
+            threshold=float(getattr(processor, "normalized_image_threshold", math.nan)),
+            raw_threshold=float(getattr(processor, "_image_threshold", math.nan)),
+            image_size=tuple(self.input_size or ()),
+            version=__version__,
+            checkpoint=self.checkpoint_digest,
+        )
+        rest = (self.model.embedding, self.pre_processor or nn.Identity(), processor or nn.Identity(), metadata)
+        if branch is Branch.TEACHER:
+            return DeployedTeacher(self.model.teacher, *rest)
+        modality = Modality(branch.value)
+        return DeployedStudent(modality, self.model.student(modality), *rest)
+
+    def to_torch(self, *args: Any, **kwargs: Any) -> Path:
+        """Export the student of ``modality`` alone, see :meth:`.DeployedDetector.to_torch`."""
+        return self.deployed().to_torch(*args, **kwargs)
+
+    def to_onnx(self, *args: Any, **kwargs: Any) -> Path:
+        """Export the student of ``modality`` alone, see :meth:`.DeployedDetector.to_onnx`."""
+        return self.deployed().to_onnx(*args, **kwargs)
+
+    def to_openvino(self, *args: Any, **kwargs: Any) -> Path:
+        """Export the student of ``modality`` alone, see :meth:`.DeployedDetector.to_openvino`."""
+        return self.deployed().to_openvino(*args, **kwargs)
+
     def _predict(self, batch: Batch) -> Batch:
         size = batch.image.shape[-2:]
         if not isinstance(batch, PairedImageBatch):
@@ -439,6 +533,7 @@ class MEMD(AnomalibModule):
         """Add which stages are trained; leave out options that point outside the checkpoint."""
         super().on_save_checkpoint(checkpoint)
         checkpoint["memd_trained"] = sorted(stage.value for stage in self.trained)
+        checkpoint["memd_normal_classes"] = list(self.normal_classes)
         # The checkpoint holds all weights, so nothing has to be fetched or found to load it.
         checkpoint["hyper_parameters"] |= {"pre_trained": False, "backbone_weights": None, "teacher_ckpt": None}
 
@@ -446,6 +541,7 @@ class MEMD(AnomalibModule):
         """Restore which stages are trained."""
         super().on_load_checkpoint(checkpoint)
         self.trained = {Stage(stage) for stage in checkpoint.get("memd_trained", [])}
+        self.normal_classes = tuple(checkpoint.get("memd_normal_classes", ()))
         testing = self._trainer is not None and self._trainer.state.fn == "test"
         if testing and self._resumed_from is not None and self._trainer.ckpt_path == self._resumed_from:
             # 'anomalib train --ckpt_path X' resumes from X and then would test X instead of what it has trained.
@@ -460,3 +556,9 @@ class MEMD(AnomalibModule):
             start = time.monotonic()
             self.model.embedding.backbone(images)
         return (time.monotonic() - start) / len(images)
+
+
+class NarrowBandMEMD(MEMD):
+    """What ``MEMD(modality="nbi")`` is an instance of."""
+
+    loaded_modality = Modality.NBI

@@ -319,7 +319,7 @@ class MEMDModel(nn.Module):
         Returns:
             Raw scores ``(B,)`` and maps ``(B, H, W)``, in log odds.
         """
-        return self.predict(self.student(self.modality)(self.embedding(images)), images.shape[-2:])
+        return predict(self.student(self.modality)(self.embedding(images)), images.shape[-2:])
 
     def judge(self, branch: Branch, features: Features, size: torch.Size) -> InferenceBatch:
         """What a detector makes of features that are at hand.
@@ -330,28 +330,29 @@ class MEMDModel(nn.Module):
             size: Height and width of the map.
 
         Returns:
-            See :meth:`predict`.
+            See :func:`predict`.
         """
         if branch is Branch.TEACHER:
-            return self.predict(self.teacher(features).logits, size)
+            return predict(self.teacher(features).logits, size)
         modality = Modality(branch.value)
-        return self.predict(self.student(modality)(features[modality]), size)
+        return predict(self.student(modality)(features[modality]), size)
 
-    def predict(self, logits: Logits, size: torch.Size) -> InferenceBatch:
-        """Turn logits into a score and a map.
 
-        Both are log odds of being abnormal; the map is brought to the size of the image.
+def predict(logits: Logits, size: torch.Size) -> InferenceBatch:
+    """Turn logits into a score and a map.
 
-        Args:
-            logits: Logits of a student or the teacher.
-            size: Height and width of the image.
+    Both are log odds of being abnormal; the map is brought to the size of the image.
 
-        Returns:
-            Raw scores ``(B,)`` and maps ``(B, H, W)``.
-        """
-        score = logits.image[:, 1] - logits.image[:, 0]
-        location = logits.location[:, 1:] - logits.location[:, :1]
-        if logits.odds is not None:
-            location = location + logits.odds
-        anomaly_map = F.interpolate(location, size, mode="bilinear", align_corners=False)[:, 0]
-        return InferenceBatch(pred_score=score, anomaly_map=anomaly_map)
+    Args:
+        logits: Logits of a student or the teacher.
+        size: Height and width of the image.
+
+    Returns:
+        Raw scores ``(B,)`` and maps ``(B, H, W)``.
+    """
+    score = logits.image[:, 1] - logits.image[:, 0]
+    location = logits.location[:, 1:] - logits.location[:, :1]
+    if logits.odds is not None:
+        location = location + logits.odds
+    anomaly_map = F.interpolate(location, size, mode="bilinear", align_corners=False)[:, 0]
+    return InferenceBatch(pred_score=score, anomaly_map=anomaly_map)

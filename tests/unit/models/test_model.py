@@ -12,7 +12,7 @@ from anomalib_memd.models.memd.discriminator import DiscriminatorHead, Logits
 from anomalib_memd.models.memd.embedding import FeatureEmbedding
 from anomalib_memd.models.memd.masked_attention import MaskedAttentionReconstruction
 from anomalib_memd.models.memd.statistics import ChannelStandardization, feature_statistics, global_statistics
-from anomalib_memd.models.memd.torch_model import MEMDModel, ModalityEncoder
+from anomalib_memd.models.memd.torch_model import MEMDModel, ModalityEncoder, predict
 from anomalib_memd.stage import Stage
 
 
@@ -43,10 +43,10 @@ def test_student_predicts_scores_and_maps(backbone, size, modality):
 
 def test_map_is_that_of_the_network_and_of_the_discriminant(backbone):
     location, image, odds = torch.randn(2, 2, 4, 5), torch.randn(2, 2), torch.randn(2, 1, 4, 5)
-    predictions = build(backbone).predict(Logits(location, image, odds), torch.Size((4, 5)))
+    predictions = predict(Logits(location, image, odds), torch.Size((4, 5)))
     torch.testing.assert_close(predictions.pred_score, image[:, 1] - image[:, 0])
     torch.testing.assert_close(predictions.anomaly_map, location[:, 1] - location[:, 0] + odds[:, 0])
-    plain = build(backbone).predict(Logits(location, image), torch.Size((4, 5)))
+    plain = predict(Logits(location, image), torch.Size((4, 5)))
     torch.testing.assert_close(plain.anomaly_map, location[:, 1] - location[:, 0])
 
 

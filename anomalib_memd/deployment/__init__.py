@@ -1,0 +1,1 @@
+"""Exported models: their metadata, and inference on a stream of frames."""

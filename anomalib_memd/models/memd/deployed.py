@@ -1,0 +1,257 @@
+"""One detector of MEMD, with all that inference needs and nothing else."""
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from anomalib.data import AnomalibDataModule, InferenceBatch
+from anomalib.models.components.base.export_mixin import ExportMixin
+from lightning.pytorch import LightningModule
+from torch import nn
+from torchmetrics import Metric
+
+from anomalib_memd.deployment.metadata import EXTRA_FILE, KEY, Metadata
+from anomalib_memd.deployment.metadata import write_metadata as add_metadata
+from anomalib_memd.modality import Modality
+
+from .calibration import calibration_images
+from .torch_model import predict
+
+
+class DeployedDetector(ExportMixin, LightningModule):
+    """From sRGB images to normalised scores, maps, labels and masks.
+
+    It shares its weights with the model that it is taken from.
+
+    Args:
+        detector: Its network.
+        embedding: The backbone.
+        pre_processor: From sRGB images in [0, 1] to what the backbone sees.
+        post_processor: Normalisation and thresholds of the detector.
+        metadata: What travels with exported files.
+    """
+
+    modalities: tuple[Modality, ...]
+    """Modality of each input."""
+    trainer = None  # type: ignore[assignment]
+    """None; Lightning raises where it has none, which tracing does not expect."""
+
+    def __init__(
+        self,
+        detector: nn.Module,
+        embedding: nn.Module,
+        pre_processor: nn.Module,
+        post_processor: nn.Module,
+        metadata: Metadata,
+    ) -> None:
+        super().__init__()
+        self.metadata = metadata
+        self.pre_processor = pre_processor
+        self.embedding = embedding
+        self.model = detector
+        self.post_processor = copy.deepcopy(post_processor)
+        for module in self.post_processor.modules():
+            if isinstance(module, Metric):
+                module.reset()  # Scores of validation images are of no use any more.
+        self.eval()
+
+    def to_torch(self, export_root: Path | str, model_file_name: str = "model") -> Path:
+        """Export for ``TorchInferencer``, see :meth:`~anomalib.models.components.base.ExportMixin.to_torch`."""
+
+        def write(root: Path) -> Path:
+            path = _file(root, "torch", f"{model_file_name}.pt")
+            torch.save({"model": copy.deepcopy(self).requires_grad_(False), KEY: self.metadata.to_json()}, path)
+            return path
+
+        return _export_whole(export_root, write)
+
+    def to_onnx(
+        self,
+        export_root: Path | str,
+        model_file_name: str = "model",
+        input_size: tuple[int, int] | None = None,
+        **kwargs: Any,
+    ) -> Path:
+        """Export as one ONNX file, see :meth:`~anomalib.models.components.base.ExportMixin.to_onnx`.
+
+        The inputs of the teacher are called ``wli`` and ``nbi``, and take no other options than ``opset_version``.
+        """
+        # One file; the opset that torch writes, which older ones would be converted from with a warning.
+        kwargs = {"external_data": False, "opset_version": 18} | kwargs
+
+        def write(root: Path) -> Path:
+            if len(self.modalities) > 1:
+                path = _file(root, "onnx", f"{model_file_name}.onnx")
+                torch.onnx.export(
+                    self,
+                    self.example(input_size),
+                    path,
+                    input_names=[modality.value for modality in self.modalities],
+                    output_names=list(InferenceBatch._fields),
+                    dynamic_shapes=self.dynamic_shapes(input_size),
+                    dynamo=True,
+                    **kwargs,
+                )
+            else:
+                path = super(DeployedDetector, self).to_onnx(root, model_file_name, input_size, **kwargs)
+            add_metadata(path, self.metadata)
+            return path
+
+        return _export_whole(export_root, write)
+
+    def to_openvino(self, export_root: Path | str, *args: Any, **kwargs: Any) -> Path:
+        """Export as OpenVINO IR, see :meth:`~anomalib.models.components.base.ExportMixin.to_openvino`."""
+
+        def write(root: Path) -> Path:
+            path = super(DeployedDetector, self).to_openvino(root, *args, **kwargs)
+            add_metadata(path, self.metadata)
+            return path
+
+        return _export_whole(export_root, write)
+
+    def to_torchscript(
+        self, export_root: Path | str, model_file_name: str = "model", input_size: tuple[int, int] | None = None
+    ) -> Path:
+        """Export as TorchScript, which gives a dictionary of the fields of ``InferenceBatch``.
+
+        Args:
+            export_root: Folder; the file is below ``weights/torchscript``.
+            model_file_name: Name of the file, without suffix.
+            input_size: Height and width of images; any if ``None``.
+
+        Returns:
+            Path of the ``.ts`` file.
+        """
+
+        def write(root: Path) -> Path:
+            path = _file(root, "torchscript", f"{model_file_name}.ts")
+            script = torch.jit.trace(_AsDictionary(self), self.example(input_size), strict=False)
+            torch.jit.save(script, path, _extra_files={EXTRA_FILE: self.metadata.to_json()})
+            return path
+
+        return _export_whole(export_root, write)
+
+    def to_torch_export(
+        self, export_root: Path | str, model_file_name: str = "model", input_size: tuple[int, int] | None = None
+    ) -> Path:
+        """Export as an archive of ``torch.export``, which gives a dictionary of the fields of ``InferenceBatch``.
+
+        Args:
+            export_root: Folder; the file is below ``weights/torch_export``.
+            model_file_name: Name of the file, without suffix.
+            input_size: Height and width of images; any if ``None``.
+
+        Returns:
+            Path of the ``.pt2`` file.
+        """
+
+        def write(root: Path) -> Path:
+            path = _file(root, "torch_export", f"{model_file_name}.pt2")
+            shapes = {"images": self.dynamic_shapes(input_size)}
+            program = torch.export.export(_AsDictionary(self), self.example(input_size), dynamic_shapes=shapes)
+            torch.export.save(program, path, extra_files={EXTRA_FILE: self.metadata.to_json()})
+            return path
+
+        return _export_whole(export_root, write)
+
+    def example(self, input_size: tuple[int, int] | None) -> tuple[torch.Tensor, ...]:
+        """Two blank images, or pairs, to export with; sizes of 1 would be taken for constants."""
+        return tuple(torch.zeros(2, 3, *(input_size or (32, 32)), device=self.device) for _ in self.modalities)
+
+    def dynamic_shapes(self, input_size: tuple[int, int] | None) -> tuple[dict[int, Any], ...]:
+        """Which dimensions of each input are open: the batch, and the size unless it is given."""
+        axes = {0: "batch_size"} | ({} if input_size else {2: "height", 3: "width"})
+        return (({axis: torch.export.Dim(name) for axis, name in axes.items()}),) * len(self.modalities)
+
+    def _post_training_quantization_ov(self, model: Any, datamodule: AnomalibDataModule | None = None) -> Any:  # type: ignore[override]
+        """Quantise what convolves, but for the discriminant: its weights, large ones of either sign, whiten."""
+        import nncf  # noqa: PLC0415  an extra
+
+        images = calibration_images(datamodule, self.modalities)
+        discriminants = [
+            operation.get_friendly_name()
+            for operation in model.get_ops()
+            if operation.get_type_name() == "Convolution" and operation.get_output_partial_shape(0)[1] == 1
+        ]
+        return nncf.quantize(
+            model,
+            nncf.Dataset(images),
+            subset_size=len(images),
+            # Resizing and the logits of the image are products of matrices.
+            ignored_scope=nncf.IgnoredScope(names=discriminants, types=["MatMul"]),
+        )
+
+
+class DeployedStudent(DeployedDetector):
+    """The student of a modality."""
+
+    def __init__(self, modality: Modality, *parts: Any) -> None:
+        super().__init__(*parts)
+        self.modalities = (modality,)
+
+    def forward(self, images: torch.Tensor) -> InferenceBatch:
+        """Judge images.
+
+        Args:
+            images: sRGB images in [0, 1] of shape ``(B, 3, H, W)``.
+
+        Returns:
+            Scores ``(B,)`` and maps ``(B, h, w)`` in [0, 1], labels and masks; maps are of the size that the
+            backbone sees.
+        """
+        seen = self.pre_processor(images)
+        return self.post_processor(predict(self.model(self.embedding(seen)), seen.shape[-2:]))
+
+
+class DeployedTeacher(DeployedDetector):
+    """The teacher, for the rare case of a registered pair."""
+
+    modalities = tuple(Modality)
+
+    def forward(self, wli: torch.Tensor, nbi: torch.Tensor) -> InferenceBatch:
+        """Judge pairs.
+
+        Args:
+            wli: White light images, sRGB in [0, 1], of shape ``(B, 3, H, W)``.
+            nbi: Their narrow band partners.
+
+        Returns:
+            See :meth:`DeployedStudent.forward`.
+        """
+        seen = {Modality.WLI: self.pre_processor(wli), Modality.NBI: self.pre_processor(nbi)}
+        features = {modality: self.embedding(images) for modality, images in seen.items()}
+        return self.post_processor(predict(self.model(features).logits, seen[Modality.WLI].shape[-2:]))
+
+
+class _AsDictionary(nn.Module):
+    """A detector whose predictions are of types that every PyTorch knows."""
+
+    def __init__(self, detector: DeployedDetector) -> None:
+        super().__init__()
+        self.detector = detector
+
+    def forward(self, *images: torch.Tensor) -> dict[str, torch.Tensor]:
+        return self.detector(*images)._asdict()
+
+
+def _file(root: Path, kind: str, name: str) -> Path:
+    """A file in anomalib's layout, its folder made."""
+    path = root / "weights" / kind / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def _export_whole(export_root: Path | str, write: Callable[[Path], Path]) -> Path:
+    """Let ``write`` export into a folder of its own, and move the files in place once they are complete."""
+    root = Path(export_root)
+    root.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=root, prefix=".export-") as folder:
+        path = write(Path(folder))
+        target = root / path.relative_to(folder)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        for file in path.parent.iterdir():
+            file.replace(target.parent / file.name)
+    return target
