@@ -2,8 +2,11 @@
 
 from pathlib import Path
 
-from .config import load_config
-from .job import FAILED
+from anomalib.data import get_datamodule
+
+from .config import BenchmarkConfig, load_config
+from .deployment import measure_deployment
+from .job import FAILED, run_folder
 from .leakage import check_dataset
 from .markup import to_markdown, write_tables
 from .pipeline import Benchmark
@@ -18,6 +21,7 @@ def benchmark(
     methods: list[str] | None = None,
     datasets: list[str] | None = None,
     seeds: list[int] | None = None,
+    deployment: bool = False,
 ) -> None:
     """Train and test all methods on all data sets, and print the tables.
 
@@ -31,8 +35,23 @@ def benchmark(
         methods: Names of the methods to run; all if not given.
         datasets: Names of the data sets to run on; all if not given.
         seeds: Seeds, instead of those of the configuration.
+        deployment: Measure the exported students of MEMD instead: agreement, latency, memory and size. Takes MEMD
+            of the first data set and seed, and trains it first unless that has been done.
     """
-    _run(config, output, root, quick, methods, datasets, seeds, ablation=False)
+    chosen = load_config(config, root, quick, methods, datasets, seeds)
+    if not deployment:
+        _run(chosen, output, ablation=False)
+        return
+    method = next((m for m in chosen.methods if m.paired), None)
+    if method is None:
+        msg = f"{config} has no paired method to deploy; leave MEMD among the methods."
+        raise ValueError(msg)
+    dataset, seed = next(iter(chosen.datasets)), (method.seeds or chosen.seeds)[0]
+    ckpt = run_folder(output, dataset, method.name, "paired", seed) / "model.ckpt"
+    if not ckpt.is_file():
+        _run(load_config(config, root, quick, [method.name], [dataset], [seed]), output, ablation=False)
+    datamodule = get_datamodule(chosen.datasets[dataset])
+    print(measure_deployment(ckpt, datamodule, output / "deployment"))  # noqa: T201
 
 
 def ablate(
@@ -55,20 +74,11 @@ def ablate(
         datasets: Names of the data sets to run on; all if not given.
         seeds: Seeds, instead of those of the configuration.
     """
-    _run(config, output, root, quick, methods, datasets, seeds, ablation=True)
+    _run(load_config(config, root, quick, methods, datasets, seeds), output, ablation=True)
 
 
-def _run(
-    config: Path,
-    output: Path,
-    root: Path,
-    quick: bool,
-    methods: list[str] | None,
-    datasets: list[str] | None,
-    seeds: list[int] | None,
-    ablation: bool,
-) -> None:
-    results = Benchmark(load_config(config, root, quick, methods, datasets, seeds), output).run()
+def _run(config: BenchmarkConfig, output: Path, ablation: bool) -> None:
+    results = Benchmark(config, output).run()
     if not (results.status == FAILED).all():
         print(write_tables(output, ablation))  # noqa: T201
     failed = results[results.status == FAILED]

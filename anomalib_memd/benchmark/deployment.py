@@ -1,0 +1,190 @@
+"""What the exported students cost and keep: agreement with PyTorch, latency, memory and size."""
+
+import multiprocessing
+import statistics
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import psutil
+import torch
+from anomalib.data import AnomalibDataModule
+from anomalib.deploy import CompressionType
+from anomalib.models import Patchcore, Stfpm
+from sklearn.metrics import roc_auc_score
+from torch import nn
+
+from anomalib_memd.modality import Branch, Modality
+from anomalib_memd.models import MEMD
+
+from .markup import to_markdown
+
+BATCHES = (1, 16)
+COMPRESSIONS = {
+    "FP32": None,
+    "FP16": CompressionType.FP16,
+    "INT8": CompressionType.INT8_PTQ,
+}
+
+
+def measure_deployment(ckpt: Path, datamodule: AnomalibDataModule, folder: Path, images: int = 100) -> str:
+    """Export both students, and measure them.
+
+    Args:
+        ckpt: Checkpoint of MEMD.
+        datamodule: Pairs; its training images calibrate INT8, and its test images are judged.
+        folder: Where exports and tables go.
+        images: Number of test images on which every format is compared with PyTorch.
+
+    Returns:
+        Both tables as Markdown. They are also written to ``agreement.csv`` and ``speed.csv``.
+    """
+    model = MEMD.load_from_checkpoint(ckpt, map_location="cpu", visualizer=False).eval()
+    exports = {
+        (modality, name): model.deployed(modality).to_openvino(
+            folder / modality / name.lower(), compression_type=compression, datamodule=datamodule
+        )
+        for modality in Modality
+        for name, compression in COMPRESSIONS.items()
+    }
+    datamodule.setup("test")
+    agreement = pd.DataFrame(
+        [row for modality in Modality for row in _agreement(model, modality, exports, datamodule, folder, images)]
+    )
+    speed = _speed(model, {name: exports[Modality.WLI, name] for name in COMPRESSIONS}, folder)
+    for name, table in {"agreement": agreement, "speed": speed}.items():
+        table.to_csv(folder / f"{name}.csv", index=False)
+    return f"{to_markdown(agreement)}\n\n{to_markdown(speed)}"
+
+
+def _agreement(
+    model: MEMD,
+    modality: Modality,
+    exports: dict[tuple[Modality, str], Path],
+    datamodule: AnomalibDataModule,
+    folder: Path,
+    images: int,
+) -> Iterator[dict[str, Any]]:
+    """Largest differences of scores and maps over some images, and the image AUROC over all."""
+    import onnxruntime  # noqa: PLC0415  extras
+    import openvino  # noqa: PLC0415
+
+    detector = model.deployed(modality)
+    batches = [_of(modality, batch) for batch in datamodule.test_dataloader()]
+    labels = np.concatenate([batch.gt_label.numpy() for batch in datamodule.test_dataloader()])
+    core = openvino.Core()
+    session = onnxruntime.InferenceSession(detector.to_onnx(folder / modality))
+    script = torch.jit.load(detector.to_torchscript(folder / modality))
+    outputs = ["pred_score", "anomaly_map"]
+    runs: dict[str, Any] = {"PyTorch": lambda x: _trained(model, modality, x)}
+    runs |= {f"OpenVINO {name}": _openvino(core, exports[modality, name], outputs) for name in COMPRESSIONS}
+    runs["ONNX Runtime"] = lambda x: session.run(outputs, {"input": x.numpy()})
+    runs["TorchScript"] = lambda x: [script(x)[name].numpy() for name in outputs]
+    # Whole passes where the format itself may cost accuracy; normal and abnormal images alike for the rest.
+    order = np.random.default_rng(0).permutation(len(labels))[:images]
+    some = torch.cat(batches)[order].split(16)
+    found = {}
+    with torch.inference_mode():
+        for name, run in runs.items():
+            parts = list(zip(*(run(batch) for batch in some), strict=True))
+            found[name] = [np.concatenate(part) for part in parts]
+            row = {"modality": modality.value.upper(), "format": name}
+            difference = [np.abs(a - b).max() for a, b in zip(found[name], found["PyTorch"], strict=True)]
+            row |= {"score difference": f"{difference[0]:.1e}", "map difference": f"{difference[1]:.1e}"}
+            if name == "PyTorch" or name.startswith("OpenVINO"):
+                scores = np.concatenate([run(batch)[0] for batch in batches])
+                row["image AUROC"] = f"{100 * roc_auc_score(labels, scores):.2f}"
+            yield row
+
+
+def _openvino(core: Any, path: Path, outputs: list[str]) -> Any:
+    network = core.compile_model(path, "CPU")
+
+    def run(images: torch.Tensor) -> list[np.ndarray]:
+        found = network(images.numpy())
+        return [found[name] for name in outputs]
+
+    return run
+
+
+def _of(modality: Modality, batch: Any) -> torch.Tensor:
+    return batch.image if modality is Modality.WLI else batch.nbi_image
+
+
+def _trained(model: MEMD, modality: Modality, images: torch.Tensor) -> list[np.ndarray]:
+    """Scores and maps as in a test by anomalib: the pre-processor's own transform, not the one for export."""
+    seen = model.pre_processor.transform(images)
+    branch = Branch(modality.value)
+    raw = model.model.judge(branch, {modality: model.model.embedding(seen)}, seen.shape[-2:])
+    found = model.post_processor.branch(branch)(raw)
+    return [found.pred_score.numpy(), found.anomaly_map.numpy()]
+
+
+def _speed(model: MEMD, exports: dict[str, Path], folder: Path) -> pd.DataFrame:
+    """Latency, memory and size of a student, its bare backbone, and two peers, untrained as that changes nothing."""
+    side = tuple(model.input_size)
+    backbone = model.model.embedding.backbone
+    files = {"bare backbone, FP32": _export(_Backbone(backbone), folder / "backbone", side)}
+    files |= {f"MEMD student, {name}": path for name, path in exports.items()}
+    patchcore = Patchcore(backbone=backbone.backbone, layers=backbone.layers, pre_trained=False)
+    # As many as a thousandth of the patches of 800 images, the share of the benchmark.
+    patchcore.model.memory_bank = torch.rand(819, sum(backbone.out_dims))
+    peers = {"PatchCore": patchcore, "STFPM": Stfpm(backbone="resnet18.tv_in1k")}
+    files |= {f"{name}, FP32": peer.to_openvino(folder / name, input_size=side) for name, peer in peers.items()}
+    context = multiprocessing.get_context("spawn")
+    rows = []
+    for name, path in files.items():
+        with context.Pool(1) as pool:  # Memory is that of a process of its own.
+            rows.append({"model": name} | pool.apply(_measure, (path, side)))
+    table = pd.DataFrame(rows)
+    for batch in BATCHES:
+        table[f"x backbone, batch {batch}"] = (table[f"ms, batch {batch}"] / table[f"ms, batch {batch}"][0]).round(2)
+    return table
+
+
+class _Backbone(nn.Module):
+    """A feature extractor that gives a tuple."""
+
+    def __init__(self, extractor: nn.Module) -> None:
+        super().__init__()
+        self.extractor = extractor
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return tuple(self.extractor(images).values())
+
+
+def _export(module: nn.Module, folder: Path, side: tuple[int, int]) -> Path:
+    import openvino  # noqa: PLC0415  an extra
+
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "model.onnx"
+    shapes = ({0: torch.export.Dim("batch_size")},)
+    torch.onnx.export(module.eval(), (torch.zeros(2, 3, *side),), path, dynamo=True, dynamic_shapes=shapes)
+    openvino.save_model(openvino.convert_model(path), path.with_suffix(".xml"), compress_to_fp16=False)
+    return path.with_suffix(".xml")
+
+
+def _measure(path: Path, side: tuple[int, int], seconds: float = 10.0) -> dict[str, float]:
+    """Median latency for each size of batch, after warm-up, the memory that the model takes, and its files' size."""
+    import openvino  # noqa: PLC0415  an extra
+
+    process = psutil.Process()
+    before = process.memory_info().rss
+    network = openvino.Core().compile_model(path, "CPU", {"PERFORMANCE_HINT": "LATENCY"})
+    row = {}
+    for batch in BATCHES:
+        images = np.random.default_rng(0).random((batch, 3, *side), dtype=np.float32)
+        for _ in range(3):
+            network(images)
+        times: list[float] = []
+        while sum(times) < seconds or len(times) < 10:
+            start = time.perf_counter()
+            network(images)
+            times.append(time.perf_counter() - start)
+        row[f"ms, batch {batch}"] = round(1000 * statistics.median(times), 1)
+    row["MB of memory"] = round((process.memory_info().rss - before) / 1e6)
+    row["MB of files"] = round((path.stat().st_size + path.with_suffix(".bin").stat().st_size) / 1e6, 1)
+    return row
