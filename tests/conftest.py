@@ -10,6 +10,8 @@ import torch
 from PIL import Image
 
 from anomalib_memd import MEMD, Phantom
+from anomalib_memd.modality import Branch
+from anomalib_memd.stage import Stage
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
@@ -52,6 +54,23 @@ def small_memd(**options):
         "visualizer": False,
     }
     return MEMD(**(small | options))
+
+
+def deployable_memd():
+    """A small MEMD with random weights and ranges that counts as trained."""
+    torch.manual_seed(0)
+    model = small_memd()
+    for part in (model.model.teacher, *model.model.students.values()):
+        torch.nn.init.normal_(part.head.discriminant.weight, std=0.5)
+        torch.nn.init.normal_(part.head.image.weight, std=1.0)
+    for branch in Branch:
+        processor = model.post_processor.branch(branch)
+        for name, value in {"_image_threshold": 0.1, "image_min": -3.0, "image_max": 3.0}.items():
+            getattr(processor, name).fill_(value)
+            getattr(processor, name.replace("image", "pixel")).fill_(2 * value)
+    model.trained = set(Stage)
+    model.normal_classes = ("cecum", "colon")
+    return model.eval()
 
 
 @pytest.fixture

@@ -49,7 +49,7 @@ class FrameStream:
     Args:
         path: Student exported as OpenVINO IR (``.xml``) or ONNX.
         colour_order: Order of the channels of the frames.
-        batch_size: Number of frames a request.
+        batch_size: Number of frames a request, where the model was not exported for a certain one.
         requests: Number of requests at a time; as many as OpenVINO recommends if ``None``.
         device: Device of OpenVINO.
         config: Options of OpenVINO.
@@ -92,6 +92,9 @@ class FrameStream:
         except RuntimeError as error:
             msg = f"{self.path}: OpenVINO cannot load this model ({error}); export it again."
             raise ModelFileError(msg) from error
+        self._shape = self.model.input(0).partial_shape
+        if self._shape[0].is_static:
+            self.batch_size = self._shape[0].get_length()
         self.requests = requests or self.model.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
 
     def __call__(self, frames: Iterable[np.ndarray]) -> Iterator[FramePrediction]:
@@ -107,31 +110,27 @@ class FrameStream:
             ValueError: If a frame is of another shape or type, or not finite; the message has its number.
         """
         idle = deque(self.model.create_infer_request() for _ in range(self.requests))
-        busy: deque[Any] = deque()
+        busy: deque[tuple[Any, int]] = deque()
         numbered = enumerate(frames)
         seen = None
         while batch := tuple(islice(numbered, self.batch_size)):
             if not idle:
-                yield from _results(busy[0])
-                idle.append(busy.popleft())
+                yield from _results(*busy[0])
+                idle.append(busy.popleft()[0])
             try:
                 images = self._stack(batch)
-                idle[0].start_async({0: images})
-            except (ValueError, RuntimeError) as error:
-                for request in busy:  # What is under way is not lost.
-                    yield from _results(request)
-                if isinstance(error, ValueError):
-                    raise
-                shape = self.model.input(0).partial_shape
-                msg = f"{self.path} takes inputs of shape {shape}, frame {batch[0][0]} makes {images.shape} ({error})."
-                raise ValueError(msg) from error
-            busy.append(idle.popleft())
+            except ValueError:
+                for under_way in busy:  # What has been judged is not lost.
+                    yield from _results(*under_way)
+                raise
+            idle[0].start_async({0: images})
+            busy.append((idle.popleft(), len(batch)))
             if seen is None:
                 seen = plain_modality(torch.from_numpy(images))
                 if seen is self.modality.other:
                     logger.warning("%s, from frame %d on: %s", self.path, batch[0][0], mismatch(self.modality))
-        for request in busy:
-            yield from _results(request)
+        for under_way in busy:
+            yield from _results(*under_way)
 
     def _stack(self, batch: tuple[tuple[int, np.ndarray], ...]) -> np.ndarray:
         """Frames as one array ``(B, 3, H, W)``, RGB in [0, 1]."""
@@ -151,11 +150,17 @@ class FrameStream:
             else:
                 image = frame.astype(np.float32)
             images.append(image[..., ::-1] if self.colour_order is ColourOrder.BGR else image)
-        return np.ascontiguousarray(np.stack(images).transpose(0, 3, 1, 2))
+        stacked = np.stack(images).transpose(0, 3, 1, 2)
+        if self._shape[0].is_static:  # The last batch may be short of frames.
+            stacked = np.resize(stacked, (self._shape[0].get_length(), *stacked.shape[1:]))
+        if not self._shape.compatible(type(self._shape)(list(stacked.shape))):
+            msg = f"{self.path} takes inputs of shape {self._shape}, but frame {batch[0][0]} gives {stacked.shape}."
+            raise ValueError(msg)
+        return np.ascontiguousarray(stacked)
 
 
-def _results(request: Any) -> Iterator[FramePrediction]:
+def _results(request: Any, count: int) -> Iterator[FramePrediction]:
     request.wait()
     found = {name: request.get_tensor(name).data for name in ("pred_score", "pred_label", "anomaly_map", "pred_mask")}
-    for score, label, anomaly_map, mask in zip(*(value.copy() for value in found.values()), strict=True):
+    for score, label, anomaly_map, mask in zip(*(value[:count].copy() for value in found.values()), strict=True):
         yield FramePrediction(float(score), bool(label), anomaly_map, mask.astype(bool))

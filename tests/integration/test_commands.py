@@ -1,14 +1,18 @@
 """The commands of the README, run as a user would."""
 
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
+from anomalib.deploy import OpenVINOInferencer, TorchInferencer
 from PIL import Image
 
+from anomalib_memd.deployment.metadata import read_metadata
 from tests.conftest import command_environment
 
 ANOMALIB = Path(sys.executable).with_name("anomalib")
@@ -75,33 +79,79 @@ def test_test_gives_the_figures_of_training(demo, checkpoint):
         assert value == pytest.approx(expected[name], abs=1e-3)
 
 
-@pytest.mark.parametrize("modality", ["wli", "nbi"])
-def test_predict_on_a_folder(demo, checkpoint, modality):
-    folder = demo[0]
-    images = next(folder.glob(f"datasets/phantom/*/{modality}/polyp"))
-    run(
-        folder,
-        "predict",
-        "--model",
-        "anomalib_memd.MEMD",
-        "--model.modality",
-        modality,
-        "--model.backbone",
-        "tf_efficientnet_lite0",
-        "--model.pre_trained",
-        "false",
-        "--model.layers",
-        "[blocks.2,blocks.4]",
-        "--model.image_size",
-        "[192,192]",
-        "--data",
-        images,
-        "--ckpt_path",
-        checkpoint,
-        "--default_root_dir",
-        folder / f"predict-{modality}",
+# A checkpoint holds the weights; the class has to be of its shape before it is loaded.
+MODEL = ["--model", "anomalib_memd.MEMD", "--model.backbone", "tf_efficientnet_lite0", "--model.pre_trained", "false"]
+MODEL += ["--model.layers", "[blocks.2,blocks.4]", "--model.image_size", "[192,192]"]
+
+
+def predict(folder, modality, images, checkpoint, output):
+    options = ["--data", images, "--ckpt_path", checkpoint, "--default_root_dir", output]
+    printed = run(folder, "predict", *MODEL, "--model.modality", modality, *options)
+    return pd.read_csv(output / "predictions.csv"), printed
+
+
+@pytest.fixture(scope="module")
+def predicted(demo, checkpoint, tmp_path_factory):
+    """A folder of narrow band images, some normal and one broken, and what was predicted of them."""
+    images = tmp_path_factory.mktemp("images")
+    for kind in ("normal", "polyp"):
+        for file in sorted(next(demo[0].glob(f"datasets/phantom/*/nbi/{kind}")).glob("test-*.png"))[:6]:
+            shutil.copy(file, images / f"{kind}-{file.name}")
+    (images / "broken.png").write_bytes((images / f"normal-{file.name}").read_bytes()[:200])
+    output = demo[0] / "predict"
+    return images, output, *predict(demo[0], "nbi", images, checkpoint, output)
+
+
+def test_predict_on_a_folder_draws_and_writes_a_table(predicted):
+    images, output, table, printed = predicted
+    assert len(list((output / "images").rglob("*.png"))) == 12
+    assert list(table.columns) == ["path", "modality", "score", "label", "threshold", "error"]
+    assert set(table.path) == set(map(str, images.iterdir()))
+    assert "12 predictions and 1 errors" in printed
+    (broken,) = table[table.error.notna()].itertuples()
+    assert broken.path.endswith("broken.png")
+    assert "damaged or truncated" in broken.error
+    whole = table[table.error.isna()]
+    assert set(whole.modality) == {"nbi"}
+    assert list(whole.label == "abnormal") == list(whole.score >= whole.threshold)
+    scores = whole.set_index("path").score
+    assert scores[scores.index.str.contains("polyp")].mean() > scores[scores.index.str.contains("normal")].mean() + 0.1
+    assert "look like" not in printed
+
+
+def test_predict_tells_of_the_other_modality(predicted, demo, checkpoint):
+    _, printed = predict(demo[0], "wli", predicted[0], checkpoint, demo[0] / "predict-wrong")
+    assert "look like NBI images" in re.sub(r"\s+", " ", printed)
+
+
+def test_exports_score_as_predict_does(predicted, demo, checkpoint, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TRUST_REMOTE_CODE", "1")
+    scores = predicted[2].dropna(subset="score").set_index("path").score
+    files = []
+    for kind, name in (("openvino", "model.xml"), ("onnx", "model.onnx"), ("torch", "model.pt")):
+        options = ["--export_type", kind, "--ckpt_path", checkpoint, "--export_root", tmp_path]
+        run(demo[0], "export", *MODEL, "--model.modality", "nbi", *options)
+        files.append(tmp_path / "weights" / kind / name)
+    command = ["export", "--ckpt", checkpoint, "--output", tmp_path, "--compression", "FP16"]
+    done = subprocess.run(
+        [ANOMALIB.with_name("anomalib-memd"), *map(str, command)],
+        cwd=demo[0],
+        env=command_environment(),
+        capture_output=True,
+        text=True,
+        check=False,
     )
-    assert len(list((folder / f"predict-{modality}").rglob("*.png"))) == len(list(images.glob("*.png")))
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert all((tmp_path / branch / "weights/openvino/model.xml").is_file() for branch in ("wli", "nbi"))
+    files.append(tmp_path / "nbi/weights/openvino/model.xml")
+    for file in files:
+        inferencer = TorchInferencer(file) if file.suffix == ".pt" else OpenVINOInferencer(file, "CPU")
+        found = [float(np.squeeze(inferencer.predict(path).pred_score)) for path in scores.index]
+        np.testing.assert_allclose(found, scores, atol=5e-3 if file is files[-1] else 1e-3)
+        assert read_metadata(file).branch == "nbi"
+        assert read_metadata(file).classes == ("normal",)
+        assert len(read_metadata(file).checkpoint) == 64
 
 
 def test_two_processes_agree_with_one(demo, checkpoint):

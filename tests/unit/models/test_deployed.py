@@ -14,27 +14,14 @@ from anomalib_memd import MEMD
 from anomalib_memd.deployment.metadata import ModelFileError, read_metadata
 from anomalib_memd.modality import Branch, Modality
 from anomalib_memd.models.memd.calibration import calibration_images
-from anomalib_memd.stage import Stage
-from tests.conftest import small_memd, small_phantom
+from tests.conftest import deployable_memd, small_memd, small_phantom
 
 SIZE = (48, 40)
 
 
 @pytest.fixture(scope="module")
 def model():
-    torch.manual_seed(0)
-    model = small_memd()
-    for part in (model.model.teacher, *model.model.students.values()):
-        torch.nn.init.normal_(part.head.discriminant.weight, std=0.5)
-        torch.nn.init.normal_(part.head.image.weight, std=1.0)
-    for branch in Branch:
-        processor = model.post_processor.branch(branch)
-        for name, value in {"_image_threshold": 0.1, "image_min": -3.0, "image_max": 3.0}.items():
-            getattr(processor, name).fill_(value)
-            getattr(processor, name.replace("image", "pixel")).fill_(2 * value)
-    model.trained = set(Stage)
-    model.normal_classes = ("cecum", "colon")
-    return model.eval()
+    return deployable_memd()
 
 
 @pytest.fixture
