@@ -21,6 +21,7 @@ def export(
     formats: Sequence[Format] = ("openvino",),
     branches: Sequence[BranchName] = ("wli", "nbi"),
     input_size: tuple[int, int] | None = None,
+    batch_size: int | None = None,
     compression: CompressionType | None = None,
     data: AnomalibDataModule | None = None,
 ) -> pd.DataFrame:
@@ -31,7 +32,8 @@ def export(
         output: Folder; each file is at BRANCH/weights/FORMAT/model.* below it.
         formats: Any of openvino, onnx, torch, torchscript, torch_export.
         branches: Any of wli, nbi, teacher; the teacher takes a registered pair as two inputs.
-        input_size: Height and width of the images; any size if not given.
+        input_size: Height and width of the images; any if not given; torch and torchscript take any.
+        batch_size: Number of images a batch; likewise.
         compression: Of OpenVINO: FP16, INT8 (weights alone), INT8_PTQ or INT8_ACQ (both need data).
         data: Datamodule whose images the model is quantised by.
 
@@ -51,9 +53,12 @@ def export(
     for branch in branches:
         detector, root = model.deployed(Branch(branch)), output / branch
         for kind in formats:
-            options: dict[str, Any] = {} if kind == "torch" else {"input_size": input_size}
+            options: dict[str, Any] = {}
             if kind == "openvino":
-                options |= {"compression_type": compression, "datamodule": data}
+                options = {"compression_type": compression, "datamodule": data}
+                options |= {"input_size": input_size, "onnx_kwargs": {"batch_size": batch_size}}
+            elif kind in {"onnx", "torch_export"}:
+                options = {"input_size": input_size, "batch_size": batch_size}
             path = getattr(detector, f"to_{kind}")(root, **options)
             files = [path, path.with_suffix(".bin")] if kind == "openvino" else [path]
             size = sum(file.stat().st_size for file in files)

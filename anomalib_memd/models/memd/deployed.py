@@ -73,25 +73,36 @@ class DeployedDetector(ExportMixin, LightningModule):
         export_root: Path | str,
         model_file_name: str = "model",
         input_size: tuple[int, int] | None = None,
+        batch_size: int | None = None,
         **kwargs: Any,
     ) -> Path:
         """Export as one ONNX file, see :meth:`~anomalib.models.components.base.ExportMixin.to_onnx`.
 
-        The inputs of the teacher are called ``wli`` and ``nbi``, and take no other options than ``opset_version``.
+        The input of a student is called ``input``, those of the teacher ``wli`` and ``nbi``.
+
+        Args:
+            export_root: Folder; the file is below ``weights/onnx``.
+            model_file_name: Name of the file, without suffix.
+            input_size: Height and width of images; any if ``None``.
+            batch_size: Number of images a batch; any if ``None``.
+            **kwargs: Options of ``torch.onnx.export``.
+
+        Returns:
+            Path of the ``.onnx`` file.
         """
         # One file; the opset that torch writes, which older ones would be converted from with a warning.
         kwargs = {"external_data": False, "opset_version": 18} | kwargs
+        kwargs.setdefault("dynamic_shapes", self.dynamic_shapes(input_size, batch_size))
 
         def write(root: Path) -> Path:
             if len(self.modalities) > 1:
                 path = _file(root, "onnx", f"{model_file_name}.onnx")
                 torch.onnx.export(
                     self,
-                    self.example(input_size),
+                    self.example(input_size, batch_size),
                     path,
                     input_names=[modality.value for modality in self.modalities],
                     output_names=list(InferenceBatch._fields),
-                    dynamic_shapes=self.dynamic_shapes(input_size),
                     dynamo=True,
                     **kwargs,
                 )
@@ -103,7 +114,10 @@ class DeployedDetector(ExportMixin, LightningModule):
         return _export_whole(export_root, write)
 
     def to_openvino(self, export_root: Path | str, *args: Any, **kwargs: Any) -> Path:
-        """Export as OpenVINO IR, see :meth:`~anomalib.models.components.base.ExportMixin.to_openvino`."""
+        """Export as OpenVINO IR, see :meth:`~anomalib.models.components.base.ExportMixin.to_openvino`.
+
+        Options of :meth:`to_onnx` are given as ``onnx_kwargs``.
+        """
 
         def write(root: Path) -> Path:
             path = super(DeployedDetector, self).to_openvino(root, *args, **kwargs)
@@ -112,15 +126,12 @@ class DeployedDetector(ExportMixin, LightningModule):
 
         return _export_whole(export_root, write)
 
-    def to_torchscript(
-        self, export_root: Path | str, model_file_name: str = "model", input_size: tuple[int, int] | None = None
-    ) -> Path:
+    def to_torchscript(self, export_root: Path | str, model_file_name: str = "model") -> Path:
         """Export as TorchScript, which gives a dictionary of the fields of ``InferenceBatch``.
 
         Args:
             export_root: Folder; the file is below ``weights/torchscript``.
             model_file_name: Name of the file, without suffix.
-            input_size: Height and width of images; any if ``None``.
 
         Returns:
             Path of the ``.ts`` file.
@@ -128,14 +139,18 @@ class DeployedDetector(ExportMixin, LightningModule):
 
         def write(root: Path) -> Path:
             path = _file(root, "torchscript", f"{model_file_name}.ts")
-            script = torch.jit.trace(_AsDictionary(self), self.example(input_size), strict=False)
+            script = torch.jit.trace(_AsDictionary(self), self.example(), strict=False)
             torch.jit.save(script, path, _extra_files={EXTRA_FILE: self.metadata.to_json()})
             return path
 
         return _export_whole(export_root, write)
 
     def to_torch_export(
-        self, export_root: Path | str, model_file_name: str = "model", input_size: tuple[int, int] | None = None
+        self,
+        export_root: Path | str,
+        model_file_name: str = "model",
+        input_size: tuple[int, int] | None = None,
+        batch_size: int | None = None,
     ) -> Path:
         """Export as an archive of ``torch.export``, which gives a dictionary of the fields of ``InferenceBatch``.
 
@@ -143,6 +158,7 @@ class DeployedDetector(ExportMixin, LightningModule):
             export_root: Folder; the file is below ``weights/torch_export``.
             model_file_name: Name of the file, without suffix.
             input_size: Height and width of images; any if ``None``.
+            batch_size: Number of images a batch; any if ``None``.
 
         Returns:
             Path of the ``.pt2`` file.
@@ -150,21 +166,29 @@ class DeployedDetector(ExportMixin, LightningModule):
 
         def write(root: Path) -> Path:
             path = _file(root, "torch_export", f"{model_file_name}.pt2")
-            shapes = {"images": self.dynamic_shapes(input_size)}
-            program = torch.export.export(_AsDictionary(self), self.example(input_size), dynamic_shapes=shapes)
+            shapes = {"images": self.dynamic_shapes(input_size, batch_size)}
+            example = self.example(input_size, batch_size)
+            program = torch.export.export(_AsDictionary(self), example, dynamic_shapes=shapes)
             torch.export.save(program, path, extra_files={EXTRA_FILE: self.metadata.to_json()})
             return path
 
         return _export_whole(export_root, write)
 
-    def example(self, input_size: tuple[int, int] | None) -> tuple[torch.Tensor, ...]:
-        """Two blank images, or pairs, to export with; sizes of 1 would be taken for constants."""
-        return tuple(torch.zeros(2, 3, *(input_size or (32, 32)), device=self.device) for _ in self.modalities)
+    def example(
+        self, input_size: tuple[int, int] | None = None, batch_size: int | None = None
+    ) -> tuple[torch.Tensor, ...]:
+        """Blank images, or pairs, to export with; open sizes must not be 1, which would be taken for constants."""
+        shape = (batch_size or 2, 3, *(input_size or (32, 32)))
+        return tuple(torch.zeros(shape, device=self.device) for _ in self.modalities)
 
-    def dynamic_shapes(self, input_size: tuple[int, int] | None) -> tuple[dict[int, Any], ...]:
-        """Which dimensions of each input are open: the batch, and the size unless it is given."""
-        axes = {0: "batch_size"} | ({} if input_size else {2: "height", 3: "width"})
-        return (({axis: torch.export.Dim(name) for axis, name in axes.items()}),) * len(self.modalities)
+    def dynamic_shapes(
+        self, input_size: tuple[int, int] | None = None, batch_size: int | None = None
+    ) -> tuple[dict[int, Any], ...]:
+        """Size of each open dimension of each input; of the batch also if it is given."""
+        axes = {0: batch_size or torch.export.Dim("batch_size")}
+        if input_size is None:
+            axes |= {2: torch.export.Dim("height"), 3: torch.export.Dim("width")}
+        return (axes,) * len(self.modalities)
 
     def _post_training_quantization_ov(self, model: Any, datamodule: AnomalibDataModule | None = None) -> Any:  # type: ignore[override]
         """Quantise what convolves, but for the discriminant: its weights, large ones of either sign, whiten."""

@@ -94,7 +94,7 @@ def test_a_bad_frame_is_named_and_those_before_are_not_lost(exported, frames, fr
 
 
 def test_a_static_shape_is_kept_to(detector, frames, tmp_path):
-    path = detector.to_openvino(tmp_path, input_size=(50, 44), onnx_kwargs={"dynamic_shapes": ({},)})
+    path = detector.to_openvino(tmp_path, input_size=(50, 44), onnx_kwargs={"batch_size": 2})
     batch = openvino.Core().read_model(path).input(0).shape[0]
     stream = FrameStream(path, "rgb", batch_size=batch + 3)
     assert stream.batch_size == batch
