@@ -126,12 +126,6 @@ class MEMD(AnomalibModule):
     loaded_modality: ClassVar[Modality] = Modality.WLI
     """Modality of models that :meth:`load_from_checkpoint` loads."""
 
-    def __new__(cls, modality: Modality | str = Modality.WLI, *args: Any, **kwargs: Any) -> "MEMD":
-        """Take the class of the modality: anomalib's export loads a checkpoint by the class of its model alone."""
-        del args, kwargs
-        narrow = cls is MEMD and Modality(modality) is Modality.NBI
-        return super().__new__(NarrowBandMEMD if narrow else cls)
-
     def __init__(
         self,
         modality: Modality | str = Modality.WLI,
@@ -254,6 +248,10 @@ class MEMD(AnomalibModule):
         """SHA-256 of the checkpoint that the model was loaded from."""
         self._resumed_from: str | Path | None = None
         self._fit_started = 0.0
+        if self.model.modality is Modality.NBI:
+            # anomalib's export loads the checkpoint by the class of its model alone. A __new__ that chose the
+            # class would hide the options of __init__ from the command line.
+            self.__class__ = NarrowBandMEMD
 
     @property
     def name(self) -> str:
