@@ -8,8 +8,8 @@ from collections.abc import Callable
 from jsonargparse import ActionYesNo, ArgumentParser
 
 from anomalib_memd.benchmark.commands import ablate, benchmark, check, report
-from anomalib_memd.deployment.export import export
 from anomalib_memd.models.memd.adaptation import adapt
+from anomalib_memd.models.memd.export import export
 
 COMMANDS = {command.__name__: command for command in (benchmark, ablate, report, check, adapt, export)}
 

@@ -1,1 +1,6 @@
 """Exported models: their metadata, and inference on a stream of frames."""
+
+from .metadata import Metadata, ModelFileError, read_metadata
+from .stream import ColourOrder, FramePrediction, FrameStream
+
+__all__ = ["ColourOrder", "FramePrediction", "FrameStream", "Metadata", "ModelFileError", "read_metadata"]

@@ -134,6 +134,25 @@ def test_a_job_leaves_what_it_cost_and_where_it_judged(benchmark):
     assert taker["epochs"] == 1
 
 
+def test_exported_students_are_measured(benchmark):
+    folder, _ = benchmark
+    done = run(
+        folder, "benchmark", "--config", "benchmark.yaml", "--root", folder, "--output", "out", "--deployment"
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    agreement = pd.read_csv(folder / "out/deployment/agreement.csv").set_index(["modality", "format"])
+    for modality in ("WLI", "NBI"):
+        own = agreement.loc[modality]
+        assert (own.loc[["OpenVINO FP32", "ONNX Runtime", "TorchScript"], "score difference"] <= 1e-3).all()
+        assert own.loc["OpenVINO FP16", "score difference"] <= 5e-3
+        assert own["image AUROC"].dropna().min() > 70
+    speed = pd.read_csv(folder / "out/deployment/speed.csv").set_index("model")
+    assert speed.loc["bare backbone, FP32", "x backbone, batch 1"] == 1
+    assert {"MEMD student, FP32", "MEMD student, FP16", "MEMD student, INT8", "PatchCore, FP32"} <= set(speed.index)
+    assert speed.loc["MEMD student, FP16", "MB of files"] < 0.7 * speed.loc["MEMD student, FP32", "MB of files"]
+    assert "| MEMD student, INT8 |" in done.stdout
+
+
 def test_the_same_seed_gives_the_same_figures(benchmark, tmp_path):
     folder, _ = benchmark
     again = run(

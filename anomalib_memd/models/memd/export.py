@@ -9,7 +9,8 @@ from anomalib.data import AnomalibDataModule
 from anomalib.deploy import CompressionType
 
 from anomalib_memd.modality import Branch
-from anomalib_memd.models import MEMD
+
+from .lightning_model import MEMD
 
 Format = Literal["openvino", "onnx", "torch", "torchscript", "torch_export"]
 BranchName = Literal["wli", "nbi", "teacher"]
