@@ -146,7 +146,7 @@ def _selected(content: dict[str, Any], section: str, names: list[str] | None, pa
     if unknown:
         msg = f"{path} has no {section} {', '.join(unknown)}; it has {', '.join(present)}."
         raise BenchmarkConfigError(msg)
-    return {name: value or {} for name, value in present.items() if value != "skip" and (not names or name in names)}
+    return {name: value or {} for name, value in present.items() if not names or name in names}
 
 
 def _build(cls: type, options: dict[str, Any], path: Path) -> Any:
@@ -173,8 +173,10 @@ def _at_root(data: dict[str, Any], root: str | Path | None) -> dict[str, Any]:
 
 
 def _merge(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
-    """Replace what ``change`` names, in depth; the names of data sets replace all of them."""
+    """Replace what ``change`` names, in depth; of data sets and methods it names all that there are."""
     merged = dict(base)
+    if "methods" in change:
+        merged["methods"] = {name: (base.get("methods") or {}).get(name, {}) for name in change["methods"]}
     for key, value in change.items():
         deep = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping) and key != "datasets"
         merged[key] = _merge(merged[key], value) if deep else value

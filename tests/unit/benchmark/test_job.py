@@ -1,0 +1,40 @@
+"""What a job is known by, and the model it builds."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from anomalib_memd.backbones import build_backbone
+from anomalib_memd.benchmark import job as jobs
+from anomalib_memd.benchmark.config import Method
+from anomalib_memd.benchmark.job import BenchmarkJob, Task
+
+
+def task(seed=0, **options):
+    return Task(
+        Method("Rival", "Padim", **options), "set", {"set": {"class_path": "Phantom"}}, "wli", seed, Path("out")
+    )
+
+
+def test_a_job_is_known_by_what_its_results_depend_on():
+    assert task().digest == task(max_epochs=None, weights=None, order=4).digest
+    others = [task(seed=1), task(weights="x"), task(max_epochs=3), task(init_args={"backbone": "resnet18"})]
+    assert len({task().digest, *(other.digest for other in others)}) == 5
+
+
+def test_a_model_that_knows_architectures_takes_weights(monkeypatch):
+    source = build_backbone("resnet18", ["layer1", "layer2", "layer3"], pre_trained=False)
+    torch.nn.init.constant_(source.feature_extractor.conv1.weight, 0.25)
+    asked = []
+    monkeypatch.setattr(jobs, "build_backbone", lambda name, layers: asked.append((name, layers)) or source)
+    options = {"init_args": {"backbone": "resnet18", "pre_trained": False}, "weights": "resnet18.some_in1k"}
+    own = Task(Method("RD", "ReverseDistillation", **options), "set", {}, "wli", 0, Path("out"))
+    model = BenchmarkJob(own)._model()
+    assert asked == [("resnet18.some_in1k", ["layer1", "layer2", "layer3"])]
+    assert torch.equal(model.model.encoder.feature_extractor.conv1.weight, source.feature_extractor.conv1.weight)
+
+
+@pytest.mark.parametrize("name", ["a/b c", "x=1"])
+def test_folders_have_plain_names(name):
+    assert jobs.run_folder(Path("out"), "set", name, "wli", 3).parts[3] == name.replace("/", "_").replace(" ", "_")
