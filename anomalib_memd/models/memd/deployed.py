@@ -209,6 +209,14 @@ class DeployedDetector(ExportMixin, LightningModule):
         )
 
 
+    @staticmethod
+    def _accuracy_control_quantization_ov(*args: Any, **kwargs: Any) -> Any:
+        """Not offered: the convolutions whose precision counts are known, and left alone by INT8_PTQ."""
+        del args, kwargs
+        msg = "MEMD is not quantised with accuracy control; use compression_type INT8_PTQ, then test the result."
+        raise ValueError(msg)
+
+
 class DeployedStudent(DeployedDetector):
     """The student of a modality."""
 

@@ -35,7 +35,7 @@ def export(
         branches: Any of wli, nbi, teacher; the teacher takes a registered pair as two inputs.
         input_size: Height and width of the images; any if not given; torch and torchscript take any.
         batch_size: Number of images a batch; likewise.
-        compression: Of OpenVINO: FP16, INT8 (weights alone), INT8_PTQ or INT8_ACQ (both need data).
+        compression: Of OpenVINO: FP16, INT8 (weights alone), or INT8_PTQ (needs data).
         data: Datamodule whose images the model is quantised by.
 
     Returns:
