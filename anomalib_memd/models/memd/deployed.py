@@ -208,7 +208,6 @@ class DeployedDetector(ExportMixin, LightningModule):
             ignored_scope=nncf.IgnoredScope(names=discriminants, types=["MatMul"]),
         )
 
-
     @staticmethod
     def _accuracy_control_quantization_ov(*args: Any, **kwargs: Any) -> Any:
         """Not offered: the convolutions whose precision counts are known, and left alone by INT8_PTQ."""
