@@ -83,7 +83,9 @@ def measure_cost(model: AnomalibModule, workspace: Path, side: int = 256, repeat
     try:
         import openvino  # noqa: PLC0415  an extra
 
-        path = model.to_openvino(workspace / "export", input_size=(side, side))
+        # Not every model can leave the size of the batch open.
+        one = {"dynamic_shapes": ({0: 1},)}
+        path = model.to_openvino(workspace / "export", input_size=(side, side), onnx_kwargs=one)
         core = openvino.Core()
         network = core.read_model(path)
         compiled = core.compile_model(network, "CPU", {"PERFORMANCE_HINT": "LATENCY"})

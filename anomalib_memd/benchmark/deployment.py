@@ -14,7 +14,7 @@ import psutil
 import torch
 from anomalib.data import AnomalibDataModule
 from anomalib.deploy import CompressionType
-from anomalib.models import Patchcore, Stfpm
+from anomalib.models import AnomalibModule, Patchcore, Stfpm
 from anomalib.models.components import TimmFeatureExtractor
 from sklearn.metrics import roc_auc_score
 from torch import nn
@@ -58,9 +58,9 @@ def measure_deployment(ckpt: Path, datamodule: AnomalibDataModule, folder: Path,
     agreement = pd.DataFrame(
         [row for modality in Modality for row in _agreement(model, modality, exports, datamodule, folder, images)]
     )
+    agreement.to_csv(folder / "agreement.csv", index=False)
     speed = _speed(model, {name: exports[Modality.WLI, name] for name in COMPRESSIONS}, folder)
-    for name, table in {"agreement": agreement, "speed": speed}.items():
-        table.to_csv(folder / f"{name}.csv", index=False)
+    speed.to_csv(folder / "speed.csv", index=False)
     return f"{to_markdown(agreement)}\n\n{to_markdown(speed)}"
 
 
@@ -131,18 +131,21 @@ def _speed(model: MEMD, exports: dict[str, Path], folder: Path) -> pd.DataFrame:
     """Latency, memory and size of a student, its bare backbone, and two peers, untrained as that changes nothing."""
     side = tuple(model.input_size)
     backbone = model.model.embedding.backbone
-    files = {"bare backbone, FP32": _export(_Backbone(backbone), folder / "backbone", side)}
-    files |= {f"MEMD student, {name}": path for name, path in exports.items()}
+    open_batch = {"bare backbone, FP32": _export(_Backbone(backbone), folder / "backbone", side)}
+    open_batch |= {f"MEMD student, {name}": path for name, path in exports.items()}
+    files = {name: dict.fromkeys(BATCHES, path) for name, path in open_batch.items()}
     for name, build in {"PatchCore": lambda: _patchcore(backbone), "STFPM (ResNet-18)": Stfpm}.items():
         try:
-            files[f"{name}, FP32"] = build().to_openvino(folder / name.split()[0], input_size=side)
+            files[f"{name}, FP32"] = {
+                batch: _export_peer(build(), folder / name.split()[0], side, batch) for batch in BATCHES
+            }
         except Exception:
             logger.exception("%s is left out.", name)
     context = multiprocessing.get_context("spawn")
     rows = []
-    for name, path in files.items():
+    for name, paths in files.items():
         with context.Pool(1) as pool:  # Memory is that of a process of its own.
-            rows.append({"model": name} | pool.apply(_measure, (path, side)))
+            rows.append({"model": name} | pool.apply(_measure, (paths, side)))
     table = pd.DataFrame(rows)
     for batch in BATCHES:
         table[f"x backbone, batch {batch}"] = (table[f"ms, batch {batch}"] / table[f"ms, batch {batch}"][0]).round(2)
@@ -178,15 +181,21 @@ def _export(module: nn.Module, folder: Path, side: tuple[int, int]) -> Path:
     return path.with_suffix(".xml")
 
 
-def _measure(path: Path, side: tuple[int, int], seconds: float = 5.0) -> dict[str, float]:
-    """Median latency for each size of batch, after warm-up, the memory that the model takes, and its files' size."""
+def _export_peer(peer: AnomalibModule, folder: Path, side: tuple[int, int], batch: int) -> Path:
+    """Export for one size of batch, since not every model of anomalib can leave it open."""
+    shapes = {"dynamic_shapes": ({0: batch},)}
+    return peer.to_openvino(folder / f"batch-{batch}", input_size=side, onnx_kwargs=shapes)
+
+
+def _measure(paths: dict[int, Path], side: tuple[int, int], seconds: float = 5.0) -> dict[str, float]:
+    """Median latency for each size of batch, after warm-up, the memory taken for the first, and the files' size."""
     import openvino  # noqa: PLC0415  an extra
 
     process = psutil.Process()
     before = process.memory_info().rss
-    network = openvino.Core().compile_model(path, "CPU", {"PERFORMANCE_HINT": "LATENCY"})
-    row = {}
-    for batch in BATCHES:
+    row, used = {}, 0
+    for batch, path in paths.items():
+        network = openvino.Core().compile_model(path, "CPU", {"PERFORMANCE_HINT": "LATENCY"})
         images = np.random.default_rng(0).random((batch, 3, *side), dtype=np.float32)
         for _ in range(3):
             network(images)
@@ -196,6 +205,7 @@ def _measure(path: Path, side: tuple[int, int], seconds: float = 5.0) -> dict[st
             network(images)
             times.append(time.perf_counter() - start)
         row[f"ms, batch {batch}"] = round(1000 * statistics.median(times), 1)
-    row["MB of memory"] = round((process.memory_info().rss - before) / 1e6)
+        used = used or process.memory_info().rss - before
+    row["MB of memory"] = round(used / 1e6)
     row["MB of files"] = round((path.stat().st_size + path.with_suffix(".bin").stat().st_size) / 1e6, 1)
     return row
