@@ -32,7 +32,7 @@ def calibration_images(
         ValueError: If there is no datamodule, if it has no images, or none of a modality.
     """
     if datamodule is None:
-        msg = "Quantisation to INT8 needs images: give a datamodule, as by '--data configs/kvasir.yaml'."
+        msg = "INT8_PTQ needs images: give a datamodule, as '--data anomalib_memd.Kvasir --data.root FOLDER'."
         raise ValueError(msg)
     datamodule.prepare_data()
     datamodule.setup("fit")
