@@ -122,7 +122,7 @@ def test_checkpoint_needs_nothing_else(phantom_root, tmp_path):
     model = build(teacher_epochs=1, student_epochs=1, modality="nbi")
     fit(model, small_phantom(phantom_root), tmp_path)
     checkpoint = next(tmp_path.rglob("*.ckpt"))
-    loaded = MEMD.load_from_checkpoint(checkpoint, visualizer=False)
+    loaded = MEMD.load_from_checkpoint(checkpoint, visualizer=False, modality="nbi")
     image = torch.rand(2, 3, 64, 64)
     with torch.no_grad():
         expected, ours = model.eval()(image), loaded.eval()(image)
