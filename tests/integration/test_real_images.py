@@ -86,9 +86,9 @@ def solved():
 
 
 @pytest.mark.parametrize("modality", Modality)
-def test_exports_agree_with_pytorch_on_a_hundred_real_images(solved, modality, tmp_path):
+def test_exports_agree_with_pytorch_on_real_images(solved, modality, tmp_path):
     rows = pd.read_csv(SHARED / "data" / "kvasir-colon" / "split.csv")
-    names = rows[rows.split == "test"].sample(100, random_state=0).image
+    names = rows[rows.split == "test"].sample(30, random_state=0).image
     images = torch.stack([read_image(SHARED / "data" / "kvasir-colon" / n).as_subclass(torch.Tensor) for n in names])
     if modality is Modality.NBI:
         images = SpectralNBI()(images)
@@ -101,7 +101,7 @@ def test_exports_agree_with_pytorch_on_a_hundred_real_images(solved, modality, t
     outputs = ["pred_score", "anomaly_map"]
     worst = dict.fromkeys(("openvino", "half", "onnx", "script"), (0.0, 0.0))
     scores = []
-    for part in images.split(20):
+    for part in images.split(15):
         with torch.inference_mode():
             seen = solved.pre_processor.transform(part)
             raw = solved.model.judge(Branch(modality), {modality: solved.model.embedding(seen)}, seen.shape[-2:])
