@@ -114,6 +114,8 @@ def load_config(
             msg = f"{path} has no section 'quick'; leave out --quick."
             raise BenchmarkConfigError(msg)
         content = _merge(content, shortened)
+        if "methods" in shortened:
+            content["methods"] = {name: content["methods"][name] for name in shortened["methods"]}
     content["datasets"] = {
         name: _at_root(data, root) for name, data in _selected(content, "datasets", datasets, path).items()
     }
@@ -173,10 +175,8 @@ def _at_root(data: dict[str, Any], root: str | Path | None) -> dict[str, Any]:
 
 
 def _merge(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
-    """Replace what ``change`` names, in depth; of data sets and methods it names all that there are."""
+    """Replace what ``change`` names, in depth; of data sets it names all that there are."""
     merged = dict(base)
-    if "methods" in change:
-        merged["methods"] = {name: (base.get("methods") or {}).get(name, {}) for name in change["methods"]}
     for key, value in change.items():
         deep = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping) and key != "datasets"
         merged[key] = _merge(merged[key], value) if deep else value

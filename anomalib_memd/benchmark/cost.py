@@ -79,7 +79,7 @@ def measure_cost(model: AnomalibModule, workspace: Path, side: int = 256, repeat
     image = torch.rand(1, 3, side, side)
     model = model.cpu().eval()
     with torch.inference_mode():
-        cost: dict[str, Any] = {"torch_ms": _median_ms(lambda: model(image), repeats)}
+        cost: dict[str, Any] = {"torch_ms": median_ms(lambda: model(image), repeats)}
     try:
         import openvino  # noqa: PLC0415  an extra
 
@@ -90,7 +90,7 @@ def measure_cost(model: AnomalibModule, workspace: Path, side: int = 256, repeat
         network = core.read_model(path)
         compiled = core.compile_model(network, "CPU", {"PERFORMANCE_HINT": "LATENCY"})
         array = image.numpy()
-        cost["openvino_ms"] = _median_ms(lambda: compiled(array), repeats)
+        cost["openvino_ms"] = median_ms(lambda: compiled(array), repeats)
         constants = [op.output(0).shape for op in network.get_ops() if op.get_type_name() == "Constant"]
         cost["parameters"] = sum(int(torch.Size(shape).numel()) for shape in constants)
         cost["file_bytes"] = sum(file.stat().st_size for file in Path(path).parent.glob("*.bin"))
@@ -100,11 +100,18 @@ def measure_cost(model: AnomalibModule, workspace: Path, side: int = 256, repeat
     return cost
 
 
-def _median_ms(call: Callable[[], Any], repeats: int) -> float:
+def median_ms(call: Callable[[], Any], repeats: int, seconds: float = 0.0) -> float:
+    """Median wall-clock time of a call in milliseconds, after warm-up.
+
+    Args:
+        call: What is timed.
+        repeats: Number of calls, at least.
+        seconds: Time that all calls together take, at least.
+    """
     for _ in range(3):
         call()
-    times = []
-    for _ in range(repeats):
+    times: list[float] = []
+    while len(times) < repeats or sum(times) < seconds:
         start = time.perf_counter()
         call()
         times.append(time.perf_counter() - start)

@@ -46,6 +46,7 @@ def adapt(
         Threshold of the raw score before and after, one row a detector.
 
     Raises:
+        FileNotFoundError: If there is no checkpoint.
         ValueError: If the checkpoint is of no use, or there are too few images.
         ImageReadError: If an image cannot be used; the message names it.
     """

@@ -34,7 +34,7 @@ from .feature_cache import fast_precision
 from .loss import GlobalDistance, KLDirection, ModalityTemperature
 from .masked_attention import EnergyForm
 from .objective import Objective
-from .post_processor import MultimodalPostProcessor
+from .post_processor import MultimodalPostProcessor, detector_post_processor
 from .pre_processor import PairedPreProcessor
 from .prediction_table import PredictionTable
 from .solution import solve_students, solve_teacher
@@ -451,9 +451,7 @@ class MEMD(AnomalibModule):
         elif Stage.TEACHER not in self.trained:
             msg = "This MEMD has no trained teacher yet; give the checkpoint of a run with --ckpt_path."
             raise RuntimeError(msg)
-        processor = self.post_processor
-        if isinstance(processor, MultimodalPostProcessor):
-            processor = processor.branch(branch)
+        processor = detector_post_processor(self.post_processor, branch)
         metadata = Metadata(
             branch=branch,
             classes=self.normal_classes,

@@ -71,6 +71,11 @@ class MultimodalPostProcessor(nn.Module, Callback):
             self.branch(branch).load_checkpoint_config(config.get(branch.value, {}))
 
 
+def detector_post_processor(processor: nn.Module | None, branch: Branch | Modality) -> nn.Module | None:
+    """The part of a model's post-processor that belongs to a detector: all of it unless it is multimodal."""
+    return processor.branch(branch) if isinstance(processor, MultimodalPostProcessor) else processor
+
+
 def branch_views(batch: Batch, modality: Modality) -> list[tuple[Branch, Batch]]:
     """A batch as each detector with predictions sees it.
 

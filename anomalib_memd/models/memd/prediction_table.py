@@ -1,6 +1,5 @@
 """The table of what was predicted, and of what could not be."""
 
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +13,7 @@ from anomalib_memd.data.reading import ImageReadError, read_image
 from anomalib_memd.deployment.colours import mismatch, plain_modality
 from anomalib_memd.modality import Modality
 
-from .post_processor import MultimodalPostProcessor, branch_views
-
-logger = logging.getLogger(__name__)
+from .post_processor import branch_views, detector_post_processor
 
 COLUMNS = ["path", "modality", "score", "label", "threshold", "error"]
 
@@ -69,9 +66,7 @@ class PredictionTable(Callback):
         """Take in a batch, post-processed."""
         del trainer, outputs
         for branch, view in branch_views(batch, self.modality):
-            processor = pl_module.post_processor
-            if isinstance(processor, MultimodalPostProcessor):
-                processor = processor.branch(branch)
+            processor = detector_post_processor(pl_module.post_processor, branch)
             threshold = float(getattr(processor, "normalized_image_threshold", float("nan")))
             labels = view.pred_label if view.pred_label is not None else view.pred_score > threshold
             for path, score, label in zip(view.image_path, view.pred_score, labels, strict=True):
