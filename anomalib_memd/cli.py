@@ -6,12 +6,30 @@ import sys
 from collections.abc import Callable
 
 from jsonargparse import ActionYesNo, ArgumentParser
+from lightning.pytorch.cli import LightningCLI
 
+from anomalib_memd import UnpairedImages, WtNGAN
 from anomalib_memd.benchmark.commands import ablate, benchmark, check, report
 from anomalib_memd.models.memd.adaptation import adapt
 from anomalib_memd.models.memd.export import export
+from anomalib_memd.translation.comparison import compare_translations
+from anomalib_memd.translation.fitting import fit_spectral
+from anomalib_memd.translation.translate import translate
 
-COMMANDS = {command.__name__: command for command in (benchmark, ablate, report, check, adapt, export)}
+COMMANDS = {
+    command.__name__.replace("_", "-"): command
+    for command in (
+        benchmark,
+        ablate,
+        report,
+        check,
+        adapt,
+        export,
+        translate,
+        fit_spectral,
+        compare_translations,
+    )
+}
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -20,7 +38,15 @@ def main(arguments: list[str] | None = None) -> None:
     Args:
         arguments: Command line; that of the process if ``None``.
     """
-    parser = ArgumentParser(prog="anomalib-memd", description="Measure, adapt and export MEMD; look after its data.")
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments[:1] == ["wtngan"]:
+        LightningCLI(WtNGAN, UnpairedImages, args=arguments[1:])
+        return
+    parser = ArgumentParser(
+        prog="anomalib-memd",
+        description="Measure, adapt and export MEMD; look after its data. "
+        "'anomalib-memd wtngan' is the Lightning command line that trains the learned translation.",
+    )
     subcommands = parser.add_subcommands()
     for name, command in COMMANDS.items():
         summary = inspect.getdoc(command).split("\n\n", maxsplit=1)[0]

@@ -6,6 +6,7 @@ from .paired import PairedImageBatch, PairedImageItem
 from .phantom import Phantom
 from .reading import ImageReadError
 from .split import SplitError
+from .unpaired import UnpairedImages
 
 __all__ = [
     "DataModality",
@@ -17,4 +18,5 @@ __all__ = [
     "Phantom",
     "SplitError",
     "UnpairedDataset",
+    "UnpairedImages",
 ]

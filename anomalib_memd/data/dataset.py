@@ -1,6 +1,6 @@
 """Datasets of endoscopic images in one modality, in registered pairs, or in unpaired sets."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from torchvision.transforms.v2 import Transform
 from torchvision.tv_tensors import Image, Mask
 
 from .paired import PairedImageBatch, PairedImageItem
-from .reading import IMAGE_SUFFIXES, ImageReadError, find_partner, read_image, read_mask
+from .reading import ImageReadError, find_partner, read_image, read_mask
 
 
 class DataModality(StrEnum):
@@ -170,25 +170,19 @@ class UnpairedDataset(EndoscopyDataset):
     Args:
         split: Rows of normal white light images.
         root: Folder to which they are relative.
-        nbi_root: Folder of narrow band images, of any names, number and depth.
+        nbi_paths: Narrow band images, of any number.
         augmentations: Transform, drawn anew for each of the two images.
-
-    Raises:
-        FileNotFoundError: If there is no narrow band image.
     """
 
     def __init__(
         self,
         split: pd.DataFrame,
         root: Path,
-        nbi_root: Path,
+        nbi_paths: Sequence[Path],
         augmentations: Transform | None = None,
     ) -> None:
         super().__init__(split, root, DataModality.WLI, augmentations=augmentations)
-        self.nbi_paths = sorted(str(p) for p in nbi_root.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
-        if not self.nbi_paths:
-            msg = f"{nbi_root} holds no narrow band image for the students' stage."
-            raise FileNotFoundError(msg)
+        self.nbi_paths = [str(path) for path in nbi_paths]
         self.nbi_order = torch.randperm(len(self.nbi_paths), generator=torch.Generator().manual_seed(0)).tolist()
 
     def __len__(self) -> int:

@@ -17,6 +17,7 @@ from anomalib_memd.translation import SpectralNBI
 
 from .dataset import DataModality, EndoscopyDataset, UnpairedDataset
 from .download import download_archive, unpack_archive
+from .folder import list_images
 from .split import SplitError, make_split, read_split, write_split
 
 URL = "https://datasets.simula.no/downloads/kvasir/kvasir-dataset-v2.zip"
@@ -147,7 +148,7 @@ class Kvasir(AnomalibDataModule):
         self.test_data = self._dataset(split[split.split == "test"])
         if self.unpaired_nbi_root is not None:
             normal = split[split.split == "train"]
-            self.unpaired_train_data = UnpairedDataset(normal, self.root, self.unpaired_nbi_root)
+            self.unpaired_train_data = UnpairedDataset(normal, self.root, list_images(self.unpaired_nbi_root))
 
     def _dataset(self, split: pd.DataFrame) -> EndoscopyDataset:
         return EndoscopyDataset(

@@ -32,6 +32,9 @@ class SpectralNBI(nn.Module):
         contrast_540: The same at 540 nm.
         gains: Display gains of (red, green, blue) in linear light; the defaults give normal mucosa the mean
             colour of real narrow band frames.
+        curve: Exponent of the display curve, applied to linear light after the gains.
+
+    Coefficients for images of one's own are estimated by :func:`~anomalib_memd.translation.fitting.fit_spectral`.
 
     Example:
         >>> import torch
@@ -51,15 +54,15 @@ class SpectralNBI(nn.Module):
         contrast_415: float = 0.35,
         contrast_540: float = 0.1,
         gains: tuple[float, float, float] = (0.85, 2.7, 1.55),
+        curve: float = 1.0,
     ) -> None:
         super().__init__()
-        mixture = torch.tensor([weights_540, weights_415, weights_415])
-        contrast = torch.tensor([contrast_540, contrast_415, contrast_415])
-        haemoglobin = torch.tensor([-1.0, 1.0, 0.0])
-        self.register_buffer("mixture", mixture + contrast[:, None] * haemoglobin, persistent=False)
-        self.register_buffer("gains", torch.tensor(gains)[:, None, None], persistent=False)
+        weights = torch.tensor([weights_415, weights_540])
+        self.register_buffer("mixture", mixture(weights, torch.tensor([contrast_415, contrast_540])), persistent=False)
+        self.register_buffer("gains", torch.tensor(gains), persistent=False)
         self.mixture: torch.Tensor
         self.gains: torch.Tensor
+        self.curve = curve
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Translate white light images.
@@ -79,10 +82,51 @@ class SpectralNBI(nn.Module):
                 f"got {image.dtype} of shape {tuple(image.shape)}."
             )
             raise ValueError(msg)
-        log_linear = rgb_to_linear_rgb(image).clamp_min(1e-4).log()
-        bands = torch.einsum("ij,...jhw->...ihw", self.mixture.to(image.dtype), log_linear).exp()
-        return linear_rgb_to_rgb((bands * self.gains.to(image.dtype)).clamp(0, 1))
+        dtype = image.dtype
+        return display(band_light(image, self.mixture.to(dtype)), self.gains.to(dtype), self.curve)
 
     def extra_repr(self) -> str:
         """The coefficients; also what identifies this translator in cache keys."""
-        return f"mixture={self.mixture.tolist()}, gains={self.gains.flatten().tolist()}"
+        return f"mixture={self.mixture.tolist()}, gains={self.gains.tolist()}, curve={self.curve}"
+
+
+def mixture(weights: torch.Tensor, contrasts: torch.Tensor) -> torch.Tensor:
+    """Weights of the log camera channels in each display channel.
+
+    Args:
+        weights: Mixture weights ``w`` of (R, G, B), ``(2, 3)``: of 415 nm, then of 540 nm.
+        contrasts: Haemoglobin contrasts ``h``, ``(2,)``, in the same order.
+
+    Returns:
+        Weights ``(3, 3)``, display channel by camera channel.
+    """
+    haemoglobin = weights.new_tensor([-1.0, 1.0, 0.0])
+    bands = weights + contrasts[:, None] * haemoglobin
+    return bands[[1, 0, 0]]
+
+
+def band_light(image: torch.Tensor, mixture: torch.Tensor) -> torch.Tensor:
+    """Linear light of the band that each display channel shows.
+
+    Args:
+        image: sRGB images in [0, 1] of shape ``(..., 3, H, W)``.
+        mixture: What :func:`mixture` returns.
+    """
+    log_linear = rgb_to_linear_rgb(image).clamp_min(1e-4).log()
+    return torch.einsum("ij,...jhw->...ihw", mixture, log_linear).exp()
+
+
+def display(light: torch.Tensor, gains: torch.Tensor, curve: float | torch.Tensor) -> torch.Tensor:
+    """Display mapping of a processor.
+
+    Args:
+        light: Linear light ``(..., 3, H, W)``.
+        gains: Gains of (red, green, blue), ``(3,)``.
+        curve: Exponent.
+
+    Returns:
+        sRGB images in [0, 1] of the same shape.
+    """
+    # Zero has no gradient under a curve.
+    shown = (light * gains[:, None, None]).clamp(1e-8, 1)
+    return linear_rgb_to_rgb(shown**curve)

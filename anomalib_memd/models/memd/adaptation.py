@@ -10,7 +10,7 @@ from anomalib.utils.serialization import anomalib_safe_globals
 from torchvision.transforms.v2 import Resize
 
 from anomalib_memd.data.dataset import EndoscopyDataset
-from anomalib_memd.data.reading import IMAGE_SUFFIXES
+from anomalib_memd.data.folder import list_images
 from anomalib_memd.modality import Branch, Modality
 from anomalib_memd.translation import SpectralNBI
 
@@ -37,7 +37,8 @@ def adapt(
 
     Args:
         ckpt: Checkpoint of a trained MEMD; it stays as it is.
-        normal: Folder of normal white light images, of any depth; 16 are of use, more are better.
+        normal: Folder of normal white light images, of any depth; 16 are of use, more are better. If it has a
+            ``split.csv``, its training images are taken.
         output: File of the adapted checkpoint.
         nbi_root: Folder parallel to it with the narrow band partners; made from white light if not given.
         false_positive_rate: Share of normal images that may be called abnormal, above 0 and below 1.
@@ -54,7 +55,7 @@ def adapt(
         msg = f"false_positive_rate is a share above 0 and below 1, got {false_positive_rate}."
         raise ValueError(msg)
     model = _load(ckpt)
-    names = sorted(str(p.relative_to(normal)) for p in normal.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+    names = [str(path.relative_to(normal)) for path in list_images(normal, "train")]
     if len(names) < FOLDS:
         msg = f"{normal} holds {len(names)} images; at least {FOLDS} normal ones are needed, 16 are better."
         raise ValueError(msg)

@@ -1,0 +1,53 @@
+"""The images of a folder."""
+
+from pathlib import Path
+
+from .reading import IMAGE_SUFFIXES
+from .split import SPLITS, read_split
+
+
+def list_images(root: Path, split: str | None = None) -> list[Path]:
+    """Images of a folder, of any depth, in the order of their names.
+
+    Args:
+        root: The folder. If it has a ``split.csv``, the images that it names are taken, without their masks.
+        split: Of such a folder, ``train``, ``val`` or ``test`` alone.
+
+    Raises:
+        FileNotFoundError: If there is none.
+        SplitError: If the ``split.csv`` cannot be used.
+    """
+    if (root / "split.csv").is_file():
+        rows = read_split(root / "split.csv", None, None)
+        found = [root / name for name in rows["image"][rows["split"].isin([split] if split else SPLITS)]]
+    else:
+        found = [path for path in root.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES]
+    if not found:
+        msg = f"{root} holds no image ({', '.join(IMAGE_SUFFIXES)})."
+        raise FileNotFoundError(msg)
+    return sorted(found)
+
+
+def split_off(paths: list[Path], share: float) -> tuple[list[Path], list[Path]]:
+    """Hold back the last images by name of each folder: neighbours are often of one recording.
+
+    Args:
+        paths: Files.
+        share: Share of each folder's images that are held back, at least 0 and below 1.
+
+    Returns:
+        The images that are kept, and those that are held back.
+
+    Raises:
+        ValueError: If the share is out of range.
+    """
+    if not 0 <= share < 1:
+        msg = f"The share of images to hold back is at least 0 and below 1, got {share}."
+        raise ValueError(msg)
+    kept, held_back = [], []
+    for folder in sorted({path.parent for path in paths}):
+        own = sorted(path for path in paths if path.parent == folder)
+        first = len(own) - round(share * len(own))
+        kept += own[:first]
+        held_back += own[first:]
+    return kept, held_back

@@ -1,0 +1,130 @@
+"""The coefficients of the closed-form translation, estimated from unpaired images."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+import torch
+from torch.nn import functional as F  # noqa: N812
+
+from anomalib_memd.data.folder import list_images, split_off
+from anomalib_memd.data.overlay import overlay_mask
+from anomalib_memd.data.reading import read_image
+
+from .spectral import band_light, display, mixture
+
+
+def fit_spectral(wli: Path, nbi: Path, nbi_held_back: float = 0.0, steps: int = 500, seed: int = 0) -> pd.DataFrame:
+    """Estimate the coefficients of SpectralNBI from white light and narrow band images of different tissue.
+
+    Args:
+        wli: Folder of white light images; of one with a split.csv the training images.
+        nbi: Folder of real narrow band images.
+        nbi_held_back: Share of them that is held back, as in the training of WtNGAN.
+        steps: Number of steps of Adam.
+        seed: Seed of the pixels and directions that are drawn.
+
+    Returns:
+        Arguments of SpectralNBI, one a row, before and after; and the distance of the colours.
+
+    Raises:
+        FileNotFoundError: If a folder holds no image.
+        ImageReadError: If an image cannot be used; the message names it.
+    """
+    kept, _ = split_off(list_images(nbi), nbi_held_back)
+    random = torch.Generator().manual_seed(seed)
+    before, after = match_distribution(
+        sample_pixels(list_images(wli, "train"), random), sample_pixels(kept, random), steps, random
+    )
+    return pd.DataFrame({"argument": list(before), "default": before.values(), "fitted": after.values()})
+
+
+def sample_pixels(paths: Sequence[Path], random: torch.Generator, number: int = 32) -> torch.Tensor:
+    """Draw pixels of tissue from images.
+
+    Args:
+        paths: Image files.
+        random: Source of chance.
+        number: Number of pixels of each image.
+
+    Returns:
+        sRGB colours in [0, 1], ``(N, 3)``; overlays are left out.
+    """
+    drawn = []
+    for path in paths:
+        image = read_image(path).as_subclass(torch.Tensor)
+        pixels = image.flatten(1).T[~overlay_mask(image[None]).flatten()]
+        drawn.append(pixels[torch.randperm(len(pixels), generator=random)[:number]])
+    return torch.cat(drawn)
+
+
+def match_distribution(
+    wli: torch.Tensor, nbi: torch.Tensor, steps: int, random: torch.Generator
+) -> tuple[dict[str, object], dict[str, object]]:
+    r"""Bring the distribution of translated colours to that of real ones.
+
+    Minimises the sliced Wasserstein distance of sRGB colours: the mean, over random directions, of the distance of
+    the sorted projections. What is found remains a spectral model: each band is a mean of the two camera channels
+    beside it, and contrasts, gains and the curve's exponent are positive.
+
+    Args:
+        wli: White light colours ``(N, 3)``.
+        nbi: Narrow band colours ``(M, 3)``.
+        steps: Number of steps.
+        random: Source of chance.
+
+    Returns:
+        Arguments of :class:`SpectralNBI` before and after, and the ``distance`` of each.
+
+    Source:
+        Bonneel et al., "Sliced and Radon Wasserstein Barycenters of Measures", JMIV 2015.
+    """
+    first = {
+        "mix": torch.tensor([0.65, 0.15]).logit(),
+        "contrasts": torch.tensor([0.35, 0.1]).expm1().log(),
+        "gains": torch.tensor([0.85, 2.7, 1.55]).log(),
+        "curve": torch.zeros(()),
+    }
+    free = {name: value.clone().requires_grad_() for name, value in first.items()}
+    image, levels = wli.T[None, :, :, None], torch.linspace(0, 1, 256)
+    directions = F.normalize(torch.randn(64, 3, generator=random), dim=1)
+    target = (nbi @ directions.T).quantile(levels, dim=0)
+
+    def distance(values: dict[str, torch.Tensor]) -> torch.Tensor:
+        light = band_light(image, mixture(*_bands(values)))
+        shown = display(light, values["gains"].exp(), values["curve"].exp())[0, :, :, 0].T
+        return ((shown @ directions.T).quantile(levels, dim=0) - target).abs().mean()
+
+    optimizer = torch.optim.Adam(free.values(), 0.02)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        distance(free).backward()
+        optimizer.step()
+    with torch.no_grad():
+        return _arguments(first, distance(first)), _arguments(free, distance(free))
+
+
+def _bands(values: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Weights ``(2, 3)`` and contrasts ``(2,)`` of 415 nm, between blue and green, and of 540 nm, by red and green."""
+    blue, red = values["mix"].sigmoid()
+    zero = torch.zeros_like(blue)
+    weights = torch.stack([torch.stack([zero, 1 - blue, blue]), torch.stack([red, 1 - red, zero])])
+    return weights, F.softplus(values["contrasts"])
+
+
+def _arguments(values: dict[str, torch.Tensor], distance: torch.Tensor) -> dict[str, object]:
+    weights, contrasts = _bands(values)
+    found = {
+        "weights_415": weights[0],
+        "weights_540": weights[1],
+        "contrast_415": contrasts[0],
+        "contrast_540": contrasts[1],
+        "gains": values["gains"].exp(),
+        "curve": values["curve"].exp(),
+        "distance": distance,
+    }
+    return {name: _rounded(value) for name, value in found.items()}
+
+
+def _rounded(value: torch.Tensor) -> object:
+    return [round(v, 3) for v in value.tolist()] if value.ndim else round(value.item(), 4)
