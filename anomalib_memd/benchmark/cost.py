@@ -79,7 +79,7 @@ def measure_cost(model: AnomalibModule, workspace: Path, side: int = 256, repeat
     image = torch.rand(1, 3, side, side)
     model = model.cpu().eval()
     with torch.inference_mode():
-        cost: dict[str, Any] = {"torch_ms": median_ms(lambda: model(image), repeats)}
+        cost: dict[str, Any] = {"torch_ms": statistics.median(times_ms(lambda: model(image), repeats))}
     try:
         import openvino  # noqa: PLC0415  an extra
 
@@ -90,7 +90,7 @@ def measure_cost(model: AnomalibModule, workspace: Path, side: int = 256, repeat
         network = core.read_model(path)
         compiled = core.compile_model(network, "CPU", {"PERFORMANCE_HINT": "LATENCY"})
         array = image.numpy()
-        cost["openvino_ms"] = median_ms(lambda: compiled(array), repeats)
+        cost["openvino_ms"] = statistics.median(times_ms(lambda: compiled(array), repeats))
         constants = [op.output(0).shape for op in network.get_ops() if op.get_type_name() == "Constant"]
         cost["parameters"] = sum(int(torch.Size(shape).numel()) for shape in constants)
         cost["file_bytes"] = sum(file.stat().st_size for file in Path(path).parent.glob("*.bin"))
@@ -100,19 +100,19 @@ def measure_cost(model: AnomalibModule, workspace: Path, side: int = 256, repeat
     return cost
 
 
-def median_ms(call: Callable[[], Any], repeats: int, seconds: float = 0.0) -> float:
-    """Median wall-clock time of a call in milliseconds, after warm-up.
+def times_ms(call: Callable[[], Any], repeats: int, warm_up: int = 3) -> list[float]:
+    """Wall-clock times of a call in milliseconds.
 
     Args:
         call: What is timed.
-        repeats: Number of calls, at least.
-        seconds: Time that all calls together take, at least.
+        repeats: Number of calls that count.
+        warm_up: Number of calls before them.
     """
-    for _ in range(3):
+    for _ in range(warm_up):
         call()
-    times: list[float] = []
-    while len(times) < repeats or sum(times) < seconds:
+    times = []
+    for _ in range(repeats):
         start = time.perf_counter()
         call()
-        times.append(time.perf_counter() - start)
-    return 1000 * statistics.median(times)
+        times.append(1000 * (time.perf_counter() - start))
+    return times

@@ -2,7 +2,9 @@
 
 import logging
 import multiprocessing
+import statistics
 from collections.abc import Iterator
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,12 +23,13 @@ from torch import nn
 from anomalib_memd.modality import Branch, Modality
 from anomalib_memd.models import MEMD
 
-from .cost import median_ms
+from .cost import times_ms
 from .markup import to_markdown
 
 logger = logging.getLogger(__name__)
 
 BATCHES = (1, 16)
+TURNS = 7
 COMPRESSIONS = {
     "FP32": None,
     "FP16": CompressionType.FP16,
@@ -145,10 +148,17 @@ def _speed(model: MEMD, exports: dict[str, Path], folder: Path) -> pd.DataFrame:
         except Exception:
             logger.exception("%s is left out.", name)
     context = multiprocessing.get_context("spawn")
-    rows = []
-    for name, paths in files.items():
-        with context.Pool(1) as pool:  # Memory is that of a process of its own.
-            rows.append({"model": name} | pool.apply(_measure, (paths, side)))
+    with ExitStack() as stack:
+        # Memory is that of a process of its own. Turns, since the speed of a machine drifts.
+        pools = {name: stack.enter_context(context.Pool(1)) for name in files}
+        rows = [{"model": name} | pool.apply(_load, (files[name], side)) for name, pool in pools.items()]
+        for batch in BATCHES:
+            times: dict[str, list[float]] = {name: [] for name in pools}
+            for _ in range(TURNS):
+                for name, pool in pools.items():
+                    times[name] += pool.apply(_time, (batch,))
+            for row in rows:
+                row[f"ms, batch {batch}"] = round(statistics.median(times[row["model"]]), 1)
     table = pd.DataFrame(rows)
     for batch in BATCHES:
         table[f"x backbone, batch {batch}"] = (table[f"ms, batch {batch}"] / table[f"ms, batch {batch}"][0]).round(2)
@@ -190,18 +200,25 @@ def _export_peer(peer: AnomalibModule, folder: Path, side: tuple[int, int], batc
     return peer.to_openvino(folder / f"batch-{batch}", input_size=side, onnx_kwargs=shapes)
 
 
-def _measure(paths: dict[int, Path], side: tuple[int, int], seconds: float = 5.0) -> dict[str, float]:
-    """Median latency for each size of batch, after warm-up, the memory taken for the first, and the files' size."""
+_loaded: dict[int, Any] = {}
+"""What a measuring process times, by size of batch."""
+
+
+def _load(paths: dict[int, Path], side: tuple[int, int]) -> dict[str, Any]:
+    """Compile a model for each size of batch; the memory taken for the first, and the files' size."""
     import openvino  # noqa: PLC0415  an extra
 
     process = psutil.Process()
     before = process.memory_info().rss
-    row, used = {}, 0
+    used = 0
     for batch, path in paths.items():
         network = openvino.Core().compile_model(path, "CPU", {"PERFORMANCE_HINT": "LATENCY"})
-        images = np.random.default_rng(0).random((batch, 3, *side), dtype=np.float32)
-        row[f"ms, batch {batch}"] = round(median_ms(partial(network, images), 10, seconds), 1)
+        _loaded[batch] = partial(network, np.random.default_rng(0).random((batch, 3, *side), dtype=np.float32))
+        _loaded[batch]()
         used = used or process.memory_info().rss - before
-    row["MB of memory"] = round(used / 1e6)
-    row["MB of files"] = round((path.stat().st_size + path.with_suffix(".bin").stat().st_size) / 1e6, 1)
-    return row
+    size = path.stat().st_size + path.with_suffix(".bin").stat().st_size
+    return {"MB of memory": round(used / 1e6), "MB of files": round(size / 1e6, 1)}
+
+
+def _time(batch: int) -> list[float]:
+    return times_ms(_loaded[batch], repeats=max(3, 16 // batch), warm_up=1)

@@ -25,6 +25,7 @@ from anomalib.models.components import TimmFeatureExtractor
 from anomalib.pipelines.components import Job
 from lightning import seed_everything
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.cli import instantiate_class
 from lightning.pytorch.loggers import CSVLogger
 from rich.console import Console
 from rich.table import Table
@@ -238,6 +239,8 @@ class BenchmarkJob(Job):
     def _datamodule(self, dataset: str) -> AnomalibDataModule:
         data = self.task.datasets[dataset]
         arguments = data.get("init_args", {}) | self.task.method.data_args | {"modality": self.task.modality}
+        if isinstance(arguments.get("translator"), dict):
+            arguments["translator"] = instantiate_class((), arguments["translator"])
         return get_datamodule({"class_path": data["class_path"], "init_args": arguments})
 
     def _test(

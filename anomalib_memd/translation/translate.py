@@ -35,7 +35,7 @@ def translate(
     accelerator: str = "auto",
     devices: int = 1,
     num_workers: int = 2,
-) -> pd.DataFrame:
+) -> pd.DataFrame | None:
     """Translate a folder of white light into one of narrow band images, of the same names and sizes.
 
     Images that are in the output already are not translated again. Files that cannot be read are named, and left out.
@@ -49,7 +49,8 @@ def translate(
         num_workers: Number of processes that read images.
 
     Returns:
-        One row: number of images translated, there before, and broken; images a second.
+        One row: number of images translated, there before, and broken; images a second. Nothing in any but the first
+        of several processes.
 
     Raises:
         FileNotFoundError: If there is no image, or no such checkpoint.
@@ -75,6 +76,8 @@ def translate(
     if missing:
         trainer.predict(translator, loader, return_predictions=False)
     took = time.monotonic() - started
+    if not trainer.is_global_zero:
+        return None
     broken = [name for name in missing if not (output / name).exists()]
     done = len(missing) - len(broken)
     row = {"translated": done, "there before": len(names) - len(missing), "broken": len(broken)}
@@ -132,6 +135,11 @@ class _Writer(BasePredictionWriter):
         del trainer, pl_module, batch_indices, batch_idx, dataloader_idx
         if prediction is not None:
             save_image(to_pil_image(prediction.cpu()), self.root / batch[0])
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Wait for the other processes, so that what is counted is what all have done."""
+        super().on_predict_end(trainer, pl_module)
+        trainer.strategy.barrier()
 
 
 def save_image(image: PILImage.Image, path: Path) -> None:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 SCRIPT = """
@@ -58,6 +59,20 @@ def train(root, out, devices):
 def reports(phantom_root, tmp_path_factory):
     folder = tmp_path_factory.mktemp("ddp")
     return train(phantom_root, folder / "one", 1)[0], train(phantom_root, folder / "two", 2)
+
+
+def test_processes_share_a_folder_to_translate(phantom_root, tmp_path):
+    wli = next(phantom_root.iterdir()) / "wli"
+    command = [
+        sys.executable, "-m", "anomalib_memd.cli", "translate", "--input", str(wli), "--output", str(tmp_path / "nbi"),
+        "--accelerator", "cpu", "--devices", "2", "--num_workers", "0",
+    ]  # fmt: skip
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-4000:]
+    images = pd.read_csv(wli / "split.csv").image
+    assert all((tmp_path / "nbi" / name).is_file() for name in images)
+    assert done.stdout.splitlines()[-1].split()[:3] == [str(len(images)), "0", "0"]
 
 
 def test_processes_agree_with_each_other(reports):

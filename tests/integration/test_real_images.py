@@ -16,7 +16,8 @@ from anomalib_memd.data.reading import read_image
 from anomalib_memd.modality import Branch, Modality
 from anomalib_memd.models.memd.adaptation import _recalibrate
 from anomalib_memd.models.memd.embedding import FeatureEmbedding
-from anomalib_memd.models.memd.feature_cache import FeatureCache, NegativePool
+from anomalib_memd.models.memd.feature_cache import FeatureCache
+from anomalib_memd.models.memd.negatives import NegativePool
 from anomalib_memd.stage import Stage
 from tests.conftest import SHARED, needs_shared
 

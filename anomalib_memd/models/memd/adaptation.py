@@ -14,8 +14,9 @@ from anomalib_memd.data.folder import list_images
 from anomalib_memd.modality import Branch, Modality
 from anomalib_memd.translation import SpectralNBI
 
-from .feature_cache import FeatureCache, NegativePool
+from .feature_cache import FeatureCache
 from .lightning_model import MEMD
+from .negatives import NegativePool
 from .solution import solve_students, solve_teacher
 from .statistics import feature_statistics
 from .torch_model import Evidence, Features

@@ -13,7 +13,8 @@ from anomalib_memd.data import PairedImageBatch
 from anomalib_memd.modality import Modality
 
 from .embedding import FeatureEmbedding
-from .feature_cache import FeatureCache, NegativePool, fast_precision, pair_of, shrink, synthesise
+from .feature_cache import FeatureCache, fast_precision, shrink
+from .negatives import NegativePool, pair_of, synthesise
 from .statistics import FeatureStatistics, feature_statistics
 from .synthesis import FeatureNoise, ImageSynthesis, SynthesisKind
 

@@ -35,6 +35,14 @@ def test_a_model_that_knows_architectures_takes_weights(monkeypatch):
     assert torch.equal(model.model.encoder.feature_extractor.conv1.weight, source.feature_extractor.conv1.weight)
 
 
+def test_a_translator_is_built_from_its_class(tmp_path):
+    translator = {"class_path": "anomalib_memd.SpectralNBI", "init_args": {"curve": 1.5}}
+    method = Method("Variant", "MEMD", paired=True, data_args={"translator": translator})
+    data = {"set": {"class_path": "Kvasir", "init_args": {"root": str(tmp_path)}}}
+    datamodule = BenchmarkJob(Task(method, "set", data, "paired", 0, Path("out")))._datamodule("set")
+    assert datamodule.translator.curve == 1.5
+
+
 @pytest.mark.parametrize("name", ["a/b c", "x=1"])
 def test_folders_have_plain_names(name):
     assert jobs.run_folder(Path("out"), "set", name, "wli", 3).parts[3] == name.replace("/", "_").replace(" ", "_")

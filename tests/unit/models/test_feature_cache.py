@@ -7,7 +7,8 @@ from torchvision.transforms.v2 import Normalize
 from anomalib_memd.backbones import build_backbone
 from anomalib_memd.modality import Modality
 from anomalib_memd.models.memd.embedding import FeatureEmbedding
-from anomalib_memd.models.memd.feature_cache import FeatureCache, NegativePool, shrink
+from anomalib_memd.models.memd.feature_cache import FeatureCache, shrink
+from anomalib_memd.models.memd.negatives import NegativePool
 from anomalib_memd.models.memd.synthesis import ImageSynthesis
 from tests.conftest import small_phantom
 
