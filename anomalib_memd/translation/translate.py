@@ -32,6 +32,7 @@ def translate(
     input: Path,  # noqa: A002  the name of the option
     output: Path,
     weights: Path | None = None,
+    translator: nn.Module | None = None,
     accelerator: str = "auto",
     devices: int = 1,
     num_workers: int = 2,
@@ -44,6 +45,7 @@ def translate(
         input: Folder of white light images, of any depth; of one with a split.csv, the images that it names.
         output: Folder of the narrow band images.
         weights: Checkpoint of WtNGAN; the closed-form translation if not given.
+        translator: A translator with options of its own, such as SpectralNBI with coefficients from fit-spectral.
         accelerator: As Lightning knows them.
         devices: Number of devices, or of processes on the CPU.
         num_workers: Number of processes that read images.
@@ -54,14 +56,19 @@ def translate(
 
     Raises:
         FileNotFoundError: If there is no image, or no such checkpoint.
-        ValueError: If the output is in the input, or the checkpoint none of WtNGAN.
+        ValueError: If the output is in the input, both weights and translator are given, or the checkpoint is none
+            of WtNGAN.
     """
+    if weights is not None and translator is not None:
+        msg = "Give weights or a translator, not both."
+        raise ValueError(msg)
     if output.resolve().is_relative_to(input.resolve()):
         msg = f"The output {output} is in the input {input} and would mix with it; choose another folder."
         raise ValueError(msg)
     names = [path.relative_to(input) for path in list_images(input)]
     missing = [name for name in names if not (output / name).exists()]
-    translator = _Translator(SpectralNBI() if weights is None else LearnedNBI(weights))
+    if translator is None:
+        translator = SpectralNBI() if weights is None else LearnedNBI(weights)
     writer = _Writer(output)
     trainer = Trainer(
         accelerator=accelerator,
@@ -74,7 +81,7 @@ def translate(
     loader = DataLoader(_Files(input, missing), batch_size=None, num_workers=num_workers)
     started = time.monotonic()
     if missing:
-        trainer.predict(translator, loader, return_predictions=False)
+        trainer.predict(_Translator(translator), loader, return_predictions=False)
     took = time.monotonic() - started
     if not trainer.is_global_zero:
         return None

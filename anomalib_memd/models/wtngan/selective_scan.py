@@ -43,9 +43,9 @@ def selective_scan(
 def linear_recurrence(decay: torch.Tensor, drive: torch.Tensor) -> torch.Tensor:
     """All states of ``h[t] = decay[t] * h[t - 1] + drive[t]``, starting from zero.
 
-    The sequence is cut into about ``sqrt(L)`` chunks. All chunks advance together, each from zero; then what enters
-    each chunk from the one before is carried along and added. That makes ``2 sqrt(L)`` steps of Python and a
-    constant number of passes over the memory, and keeps three tensors for the backward pass.
+    The sequence is cut into about ``sqrt(L)`` chunks. All chunks advance together from zero to their ends; what leaves
+    each is carried into the next; then all advance together again from what enters them. That makes ``3 sqrt(L)``
+    steps of Python and a constant number of passes over the memory, and keeps two tensors for the backward pass.
 
     Args:
         decay: Factors, ``(L, ...)``.
@@ -72,15 +72,16 @@ def _recur(decay: torch.Tensor, drive: torch.Tensor) -> torch.Tensor:
     if missing:
         decay, drive = (torch.cat([part, part.new_zeros(missing, *part.shape[1:])]) for part in (decay, drive))
     decay, drive = (part.unflatten(0, (-1, size)) for part in (decay, drive))
-    states, factors = [drive[:, 0]], [decay[:, 0]]
+    last = drive[:-1, 0]
     for t in range(1, size):
+        last = torch.addcmul(drive[:-1, t], decay[:-1, t], last)
+    entering = [torch.zeros_like(drive[0, 0])]
+    for own, factor in zip(last, decay[:-1].prod(1), strict=True):
+        entering.append(torch.addcmul(own, factor, entering[-1]))
+    states = [torch.stack(entering)]
+    for t in range(size):
         states.append(torch.addcmul(drive[:, t], decay[:, t], states[-1]))
-        factors.append(decay[:, t] * factors[-1])
-    carried = [torch.zeros_like(states[-1][0])]
-    for last, factor in zip(states[-1][:-1], factors[-1][:-1], strict=True):
-        carried.append(torch.addcmul(last, factor, carried[-1]))
-    entering = torch.stack(carried)[:, None]
-    return torch.addcmul(torch.stack(states, 1), torch.stack(factors, 1), entering).flatten(0, 1)[:length]
+    return torch.stack(states[1:], 1).flatten(0, 1)[:length]
 
 
 class _LinearRecurrence(torch.autograd.Function):

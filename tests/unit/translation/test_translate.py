@@ -87,11 +87,20 @@ def test_the_learned_translator_takes_its_place(wli, weights, tmp_path, image_fo
     )
 
 
+def test_a_translator_with_options(wli, tmp_path):
+    translate(wli, tmp_path / "nbi", "--translator", "anomalib_memd.SpectralNBI", "--translator.curve", "2.0")
+    source = read_image(wli / "deep" / "c.png").as_subclass(torch.Tensor)
+    expected = SpectralNBI(curve=2.0)(source)
+    assert (read_image(tmp_path / "nbi" / "deep" / "c.png") - expected).abs().max() <= 1 / 255
+
+
 def test_wrong_arguments_are_refused(wli, weights, tmp_path):
     with pytest.raises(SystemExit, match="choose another folder"):
         translate(wli, wli / "nbi")
     with pytest.raises(SystemExit, match="holds no image"):
         translate(tmp_path / "nothing", tmp_path / "nbi")
+    with pytest.raises(SystemExit, match="not both"):
+        translate(wli, tmp_path / "nbi", "--translator", "anomalib_memd.SpectralNBI", "--weights", str(weights))
     (tmp_path / "broken.ckpt").write_bytes(b"no checkpoint")
     with pytest.raises(SystemExit, match=r"broken\.ckpt: no readable checkpoint of WtNGAN"):
         translate(wli, tmp_path / "nbi", "--weights", str(tmp_path / "broken.ckpt"))
