@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
@@ -12,7 +11,7 @@ from torch import nn
 from torchvision.transforms.v2.functional import normalize, resize
 from tqdm import tqdm
 
-from anomalib_memd.backbones import build_backbone
+from anomalib_memd.backbones import BackboneError, build_backbone
 from anomalib_memd.data.folder import list_images, split_off
 from anomalib_memd.data.reading import find_partner, read_image, read_mask
 from anomalib_memd.data.split import read_split
@@ -141,7 +140,11 @@ class _Features:
         if network == "inception":
             from torchmetrics.image.fid import NoTrainInceptionV3  # noqa: PLC0415  needs torch-fidelity
 
-            self.inception = NoTrainInceptionV3("inception-v3-compat", ["2048"])
+            try:
+                self.inception = NoTrainInceptionV3("inception-v3-compat", ["2048"])
+            except ModuleNotFoundError as error:
+                msg = "The Inception network of FID needs torch-fidelity; install it, or name a timm model as network."
+                raise BackboneError(msg) from error
             return
         self.layer = layer
         self.extractor = build_backbone(network, [layer]).eval()
@@ -173,9 +176,8 @@ def _draw(
     columns = 10
     groups: Iterable[Sequence[int]] = [chosen[i : i + columns] for i in range(0, len(chosen), columns)]
     rows = [(group, name) for group in groups for name in partners]
-    figure, axes = plt.subplots(
-        len(rows), columns, figsize=(1.5 * columns, 1.35 * len(rows)), squeeze=False, layout="constrained"
-    )
+    figure = Figure(figsize=(1.5 * columns, 1.35 * len(rows)), layout="constrained")
+    axes = figure.subplots(len(rows), columns, squeeze=False)
     for line, (group, name) in zip(axes, rows, strict=True):
         for axis in line:
             axis.axis("off")
