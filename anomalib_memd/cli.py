@@ -3,6 +3,7 @@
 import inspect
 import re
 import sys
+import warnings
 from collections.abc import Callable
 
 from jsonargparse import ActionYesNo, ArgumentParser
@@ -40,6 +41,7 @@ def main(arguments: list[str] | None = None) -> None:
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     if arguments[:1] == ["wtngan"]:
+        warnings.filterwarnings("ignore", "LightningCLI's args parameter")
         LightningCLI(WtNGAN, UnpairedImages, args=arguments[1:])
         return
     parser = ArgumentParser(

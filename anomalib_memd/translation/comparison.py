@@ -153,13 +153,16 @@ class _Features:
 
     @torch.inference_mode()
     def __call__(self, paths: Sequence[Path]) -> np.ndarray:
-        return np.concatenate([self._one(path) for path in tqdm(paths, "Features", leave=False)])
+        starts = tqdm(range(0, len(paths), 16), "Features", leave=False)
+        return np.concatenate([self._batch(paths[i : i + 16]) for i in starts])
 
-    def _one(self, path: Path) -> np.ndarray:
-        image = resize(read_image(path).as_subclass(torch.Tensor), [256, 256], antialias=True)[None]
+    def _batch(self, paths: Sequence[Path]) -> np.ndarray:
+        images = torch.stack(
+            [resize(read_image(path).as_subclass(torch.Tensor), [256, 256], antialias=True) for path in paths]
+        )
         if self.inception is not None:
-            return self.inception((255 * image).byte()).numpy()
-        features = self.extractor(normalize(image, self.mean, self.std))[self.layer]
+            return self.inception((255 * images).byte()).numpy()
+        features = self.extractor(normalize(images, self.mean, self.std))[self.layer]
         return features.mean((2, 3)).numpy()
 
 

@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+from scipy.ndimage import distance_transform_edt
 from skimage.color import deltaE_ciede2000, rgb2gray, rgb2lab
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
-from skimage.morphology import binary_dilation, disk
 
 from anomalib_memd.models.wtngan.loss import StructureConsistencyLoss
 
@@ -45,7 +45,7 @@ def lesion_contrast(image: np.ndarray, mask: np.ndarray, ring: int = 12) -> floa
     Returns:
         The difference; NaN if lesion or ring is empty.
     """
-    around = binary_dilation(mask, disk(ring)) & ~mask & (image.max(-1) > 0.06)
+    around = (distance_transform_edt(~mask) <= ring) & ~mask & (image.max(-1) > 0.06)
     if not mask.any() or not around.any():
         return float("nan")
     lab = rgb2lab(image)

@@ -33,6 +33,7 @@ def translate(
     output: Path,
     weights: Path | None = None,
     translator: nn.Module | None = None,
+    split: str | None = None,
     accelerator: str = "auto",
     devices: int = 1,
     num_workers: int = 2,
@@ -46,6 +47,7 @@ def translate(
         output: Folder of the narrow band images.
         weights: Checkpoint of WtNGAN; the closed-form translation if not given.
         translator: A translator with options of its own, such as SpectralNBI with coefficients from fit-spectral.
+        split: Of a folder with a split.csv, one of train, val and test; all of them if not given.
         accelerator: As Lightning knows them.
         devices: Number of devices, or of processes on the CPU.
         num_workers: Number of processes that read images.
@@ -65,7 +67,7 @@ def translate(
     if output.resolve().is_relative_to(input.resolve()):
         msg = f"The output {output} is in the input {input} and would mix with it; choose another folder."
         raise ValueError(msg)
-    names = [path.relative_to(input) for path in list_images(input)]
+    names = [path.relative_to(input) for path in list_images(input, split)]
     missing = [name for name in names if not (output / name).exists()]
     if translator is None:
         translator = SpectralNBI() if weights is None else LearnedNBI(weights)

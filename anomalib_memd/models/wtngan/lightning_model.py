@@ -99,7 +99,8 @@ class WtNGAN(LightningModule):
         del batch_index
         source, real = (image.as_subclass(torch.Tensor) for image in (batch.image, batch.nbi_image))
         of_generator, of_discriminator = self.optimizers()
-        translated = self.generator(source)
+        encoded = self.generator.encode(source)
+        translated = self.generator.decode(encoded[-1], source)
         # Where either has an overlay both are black: what is drawn into a frame must not tell its origin.
         tissue = ~(overlay_mask(source) | overlay_mask(real))
 
@@ -115,7 +116,7 @@ class WtNGAN(LightningModule):
         self.toggle_optimizer(of_generator)
         losses = {
             "adversarial": self.adversarial(self.discriminator(translated * tissue), True),
-            "contrastive": self._contrast(translated, source),
+            "contrastive": self._contrast(self.generator.encode(translated), encoded),
             "structure": self.structure(translated, source, ~overlay_mask(source)),
         }
         if self.weights["identity"]:
@@ -133,9 +134,6 @@ class WtNGAN(LightningModule):
         for scheduler in self.lr_schedulers():
             scheduler.step()
 
-    def _contrast(self, translated: torch.Tensor, source: torch.Tensor) -> torch.Tensor:
-        stride = self.generator.STRIDE
-        height, width = (side // stride * stride for side in source.shape[-2:])
-        found = [self.generator.encode(image[..., :height, :width]) for image in (translated, source)]
-        places = [torch.randperm(part[0, 0].numel(), device=part.device)[: self.patches] for part in found[1]]
-        return self.contrastive(*(self.projector(features, places) for features in found))
+    def _contrast(self, translated: list[torch.Tensor], source: list[torch.Tensor]) -> torch.Tensor:
+        places = [torch.randperm(part[0, 0].numel(), device=part.device)[: self.patches] for part in source]
+        return self.contrastive(*(self.projector(features, places) for features in (translated, source)))

@@ -53,15 +53,34 @@ class Generator(nn.Module):
         """Features of the image after each stage and each block.
 
         Args:
-            image: sRGB images in [0, 1] of shape ``(B, 3, H, W)``, sides divisible by 4.
+            image: sRGB images in [0, 1] of shape ``(B, 3, H, W)``.
 
         Returns:
-            Features ``(B, C, h, w)``, at full, half and a quarter of the resolution.
+            Features ``(B, C, h, w)``, at full, half and a quarter of the resolution; sides that do not divide by 4 are
+            padded.
         """
-        features = [2 * image - 1]
+        height, width = image.shape[-2:]
+        padding = (0, -width % self.STRIDE, 0, -height % self.STRIDE)
+        padded = F.pad(image, padding, mode="replicate") if any(padding) else image
+        features = [2 * padded - 1]
         for part in (*self.stages, *self.blocks):
             features.append(part(features[-1]))
         return features[1:]
+
+    def decode(self, encoded: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
+        """Translate an image that has been encoded.
+
+        Args:
+            encoded: The last of the features of :meth:`encode`.
+            image: sRGB images in [0, 1] of shape ``(B, 3, H, W)``.
+
+        Returns:
+            sRGB narrow band images in [0, 1] of the same shape.
+        """
+        height, width = image.shape[-2:]
+        change = self.output(self.up(encoded))[..., :height, :width]
+        translated = torch.sigmoid(torch.logit(image, eps=1 / 512) + change)
+        return torch.where(overlay_mask(image), image, translated)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Translate.
@@ -72,12 +91,7 @@ class Generator(nn.Module):
         Returns:
             sRGB narrow band images in [0, 1] of the same shape.
         """
-        height, width = image.shape[-2:]
-        padding = (0, -width % self.STRIDE, 0, -height % self.STRIDE)
-        padded = F.pad(image, padding, mode="replicate") if any(padding) else image
-        change = self.output(self.up(self.encode(padded)[-1]))[..., :height, :width]
-        translated = torch.sigmoid(torch.logit(image, eps=1 / 512) + change)
-        return torch.where(overlay_mask(image), image, translated)
+        return self.decode(self.encode(image)[-1], image)
 
 
 class PatchDiscriminator(nn.Module):

@@ -112,7 +112,7 @@ def test_translations_are_compared_on_the_phantom(phantom_root, tmp_path, monkey
     monkeypatch.setattr("anomalib_memd.translation.comparison.build_backbone", _random_backbone)
     folder = next(phantom_root.iterdir())
     wli, nbi = folder / "wli", folder / "nbi"
-    translate(wli, tmp_path / "spectral")
+    translate(wli, tmp_path / "spectral", "--split", "test")
     main([
         "compare-translations", "--wli", str(wli), "--nbi", str(nbi), "--truth", str(nbi), "--examples", "3",
         "--translations", f"{{spectral: {tmp_path / 'spectral'}, truth: {nbi}}}", "--output", str(tmp_path / "out"),
