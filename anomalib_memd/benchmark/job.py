@@ -239,9 +239,11 @@ class BenchmarkJob(Job):
     def _datamodule(self, dataset: str) -> AnomalibDataModule:
         data = self.task.datasets[dataset]
         arguments = data.get("init_args", {}) | self.task.method.data_args | {"modality": self.task.modality}
-        if isinstance(arguments.get("translator"), dict):
-            arguments["translator"] = instantiate_class((), arguments["translator"])
-        return get_datamodule({"class_path": data["class_path"], "init_args": arguments})
+        translator = arguments.pop("translator", None)
+        datamodule = get_datamodule({"class_path": data["class_path"], "init_args": arguments})
+        if translator is not None:  # anomalib's factory takes plain values alone.
+            datamodule.translator = instantiate_class((), translator)
+        return datamodule
 
     def _test(
         self, model: AnomalibModule, engine: Engine, checkpoint: str | None
