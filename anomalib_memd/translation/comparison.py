@@ -84,7 +84,7 @@ def compare_translations(
             row[column] = f"{measure(features, real):.4g} ({low:.4g} to {high:.4g})"
         row |= own.drop(columns=["image", "contrast", "contrast in WLI"]).mean().round(3).to_dict()
         if own["contrast"].notna().any():
-            share = own["contrast"] / own["contrast in WLI"]
+            share = (own["contrast"] / own["contrast in WLI"]).dropna()
             row |= {"contrast kept": round(share.median(), 3), "lesions lost": round((share < 0.5).mean(), 3)}
         rows.append(row)
     output.mkdir(parents=True, exist_ok=True)

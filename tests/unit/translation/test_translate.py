@@ -1,5 +1,7 @@
 """The commands that translate a folder and compare translations."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,6 +13,7 @@ from anomalib_memd import Kvasir, LearnedNBI, SpectralNBI, WtNGAN
 from anomalib_memd.backbones import build_backbone
 from anomalib_memd.cli import main
 from anomalib_memd.data.reading import read_image
+from anomalib_memd.translation.translate import save_image
 
 
 @pytest.fixture
@@ -123,7 +126,15 @@ def test_translations_are_compared_on_the_phantom(phantom_root, tmp_path, monkey
     assert table.loc["untouched WLI", ["SSIM", "contrast kept"]].tolist() == pytest.approx([1, 1])
     kid = table["KID"].str.split().str[0].astype(float)
     assert kid.idxmin() == "truth"
-    assert len(pd.read_csv(tmp_path / "out" / "images.csv")) == 3 * 12
+    images = pd.read_csv(tmp_path / "out" / "images.csv")
+    assert len(images) == 3 * 12
+    flat = tmp_path / "flat"
+    for path in images.image.unique():
+        save_image(Image.new("RGB", (64, 64), (90, 120, 100)), flat / Path(path).relative_to(wli))
+    translations = ["--translations", f"{{flat: {flat}}}", "--output", str(tmp_path / "flat-out")]
+    main(["compare-translations", "--wli", str(wli), "--nbi", str(nbi), *translations])
+    lost = pd.read_csv(tmp_path / "flat-out" / "translations.csv").set_index("translation")["lesions lost"]
+    assert lost.to_dict() == {"untouched WLI": 0, "flat": 1}
     assert (tmp_path / "out" / "examples.jpg").stat().st_size > 10_000
     assert "spectral" in capsys.readouterr().out
     (tmp_path / "spectral").rename(tmp_path / "elsewhere")
