@@ -1,6 +1,8 @@
 """What several tests need."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -88,6 +90,18 @@ def image_folder(tmp_path):
             rows.append({"image": f"{name}/{number}.png", "class": name, "label": label, "split": split})
     pd.DataFrame(rows).to_csv(tmp_path / "split.csv", index=False)
     return tmp_path
+
+
+def start(program, folder, *arguments):
+    """Run a console script of this environment in a folder."""
+    return subprocess.run(
+        [Path(sys.executable).with_name(program), *map(str, arguments)],
+        cwd=folder,
+        env=command_environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 def command_environment():

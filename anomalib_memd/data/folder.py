@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pandas as pd
+
 from .reading import IMAGE_SUFFIXES
 from .split import SPLITS, read_split
 
@@ -26,6 +28,12 @@ def list_images(root: Path, split: str | None = None) -> list[Path]:
         msg = f"{root} holds no image ({', '.join(IMAGE_SUFFIXES)})."
         raise FileNotFoundError(msg)
     return sorted(found)
+
+
+def training_rows(root: Path) -> pd.DataFrame:
+    """The training images of a folder, see :func:`list_images`, as rows of a split."""
+    names = [str(path.relative_to(root)) for path in list_images(root, "train")]
+    return pd.DataFrame({"image": names, "class": "normal", "label": "normal", "split": "train", "mask": ""})
 
 
 def split_off(paths: list[Path], share: float) -> tuple[list[Path], list[Path]]:

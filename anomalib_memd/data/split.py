@@ -1,12 +1,12 @@
 """Splits of a data set into training, validation and test images, kept as ``split.csv``."""
 
-import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+
+from anomalib_memd.files import written_whole
 
 from .reading import IMAGE_SUFFIXES
 
@@ -81,15 +81,8 @@ def write_split(split: pd.DataFrame, path: Path) -> None:
         split: Table of :func:`make_split`.
         path: Where to write it.
     """
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
-    try:
-        with os.fdopen(handle, "w", newline="") as file:
-            split.to_csv(file, index=False)
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with written_whole(path) as temporary:
+        split.to_csv(temporary, index=False)
 
 
 def read_split(

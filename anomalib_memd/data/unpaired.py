@@ -2,13 +2,12 @@
 
 from pathlib import Path
 
-import pandas as pd
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 from torchvision.transforms.v2 import Compose, RandomHorizontalFlip, RandomResizedCrop, RandomVerticalFlip
 
 from .dataset import UnpairedDataset
-from .folder import list_images, split_off
+from .folder import list_images, split_off, training_rows
 
 
 class UnpairedImages(LightningDataModule):
@@ -57,10 +56,8 @@ class UnpairedImages(LightningDataModule):
     def setup(self, stage: str | None = None) -> None:
         """Find the images."""
         del stage
-        names = [str(path.relative_to(self.wli_root)) for path in list_images(self.wli_root, "train")]
-        split = pd.DataFrame({"image": names, "class": "", "label": "normal", "split": "train", "mask": ""})
         kept, _ = split_off(list_images(self.nbi_root), self.nbi_held_back)
-        self.train_data = UnpairedDataset(split, self.wli_root, kept, self.augmentations)
+        self.train_data = UnpairedDataset(training_rows(self.wli_root), self.wli_root, kept, self.augmentations)
 
     def train_dataloader(self) -> DataLoader:
         """Crops of both kinds, as pairs that are not registered."""

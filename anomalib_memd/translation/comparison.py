@@ -60,9 +60,8 @@ def compare_translations(
         ImageReadError: If an image cannot be used; the message names it.
         BackboneError: If the network cannot be built.
     """
-    has_split = (wli / "split.csv").is_file()
-    paths = list_images(wli, split if has_split else None)
-    masks = _masks(wli) if has_split else {}
+    paths = list_images(wli, split)
+    masks = _masks(wli) if (wli / "split.csv").is_file() else {}
     kept, held_back = split_off(list_images(nbi), nbi_held_back)
     folders = {UNTOUCHED: wli} | translations
     partners = {name: [_partner(path, wli, folder) for path in paths] for name, folder in folders.items()}
@@ -70,12 +69,15 @@ def compare_translations(
 
     extractor = _Features(network, layer)
     real = extractor(held_back or kept)
-    rows, images = [], []
+    rows: list[dict[str, object]] = []
+    images: list[pd.DataFrame] = []
     for name, files in partners.items():
         own = pd.DataFrame(
             _judge(paths[i], file, masks.get(paths[i]), truths[i] if truths else None)
             for i, file in enumerate(tqdm(files, name, leave=False))
         )
+        # White light itself is the first.
+        own["contrast in WLI"] = images[0]["contrast"] if images else own["contrast"]
         images.append(own.assign(translation=name))
         features = extractor(files)
         row: dict[str, object] = {"translation": name}
@@ -116,15 +118,14 @@ def _judge(source: Path, file: Path, mask: Path | None, truth: Path | None) -> d
         "structure": metrics.structure(translated, wli),
         "CIEDE2000": metrics.colour_difference(translated, wli),
         "contrast": float("nan"),
-        "contrast in WLI": float("nan"),
     }
     if mask is not None:
         lesion = read_mask(mask).numpy().astype(bool)
         row["contrast"] = metrics.lesion_contrast(translated, lesion)
-        row["contrast in WLI"] = metrics.lesion_contrast(wli, lesion)
     if truth is not None:
-        row["PSNR to truth"] = metrics.psnr(translated, _array(truth))
-        row["CIEDE2000 to truth"] = metrics.colour_difference(translated, _array(truth))
+        true = _array(truth)
+        row["PSNR to truth"] = metrics.psnr(translated, true)
+        row["CIEDE2000 to truth"] = metrics.colour_difference(translated, true)
     return row
 
 

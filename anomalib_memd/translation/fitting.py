@@ -1,5 +1,6 @@
 """The coefficients of the closed-form translation, estimated from unpaired images."""
 
+import inspect
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from anomalib_memd.data.folder import list_images, split_off
 from anomalib_memd.data.overlay import overlay_mask
 from anomalib_memd.data.reading import read_image
 
-from .spectral import band_light, display, mixture
+from .spectral import SpectralNBI, band_light, display, mixture
 
 
 def fit_spectral(wli: Path, nbi: Path, nbi_held_back: float = 0.0, steps: int = 500, seed: int = 0) -> pd.DataFrame:
@@ -79,11 +80,12 @@ def match_distribution(
     Source:
         Bonneel et al., "Sliced and Radon Wasserstein Barycenters of Measures", JMIV 2015.
     """
+    default = {name: option.default for name, option in inspect.signature(SpectralNBI).parameters.items()}
     first = {
-        "mix": torch.tensor([0.65, 0.15]).logit(),
-        "contrasts": torch.tensor([0.35, 0.1]).expm1().log(),
-        "gains": torch.tensor([0.85, 2.7, 1.55]).log(),
-        "curve": torch.zeros(()),
+        "mix": torch.tensor([default["weights_415"][2], default["weights_540"][0]]).logit(),
+        "contrasts": torch.tensor([default["contrast_415"], default["contrast_540"]]).expm1().log(),
+        "gains": torch.tensor(default["gains"]).log(),
+        "curve": torch.tensor(default["curve"]).log(),
     }
     free = {name: value.clone().requires_grad_() for name, value in first.items()}
     image, levels = wli.T[None, :, :, None], torch.linspace(0, 1, 256)

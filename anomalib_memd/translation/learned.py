@@ -1,11 +1,11 @@
 """The learned translation of white light into narrow band images."""
 
-import hashlib
 from pathlib import Path
 
 import torch
 from torch import nn
 
+from anomalib_memd.files import file_digest
 from anomalib_memd.models.wtngan import WtNGAN
 
 
@@ -30,8 +30,7 @@ class LearnedNBI(nn.Module):
             msg = f"{weights}: no readable checkpoint of WtNGAN ({type(error).__name__}: {error})."
             raise ValueError(msg) from error
         self.generator = model.generator.eval().requires_grad_(False)
-        with Path(weights).open("rb") as file:
-            self.digest = hashlib.file_digest(file, "sha256").hexdigest()
+        self.digest = file_digest(weights)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Translate white light images.

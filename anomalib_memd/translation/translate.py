@@ -17,6 +17,7 @@ from torchvision.transforms.v2.functional import to_pil_image
 
 from anomalib_memd.data.folder import list_images
 from anomalib_memd.data.reading import ImageReadError, read_image
+from anomalib_memd.files import written_whole
 
 from .learned import LearnedNBI
 from .spectral import SpectralNBI
@@ -158,10 +159,5 @@ def save_image(image: PILImage.Image, path: Path) -> None:
         image: The image.
         path: File; its suffix tells the format. JPEG is written with quality 95 and full colour resolution.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.part{path.suffix}")
-    try:
+    with written_whole(path) as temporary:
         image.save(temporary, **_QUALITY.get(path.suffix.lower(), {}))
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

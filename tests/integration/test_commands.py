@@ -2,8 +2,6 @@
 
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,25 +11,13 @@ from anomalib.deploy import OpenVINOInferencer, TorchInferencer
 from PIL import Image
 
 from anomalib_memd.deployment.metadata import read_metadata
-from tests.conftest import command_environment
+from tests.conftest import start
 
-ANOMALIB = Path(sys.executable).with_name("anomalib")
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
 
-def start(folder, *arguments):
-    return subprocess.run(
-        [ANOMALIB, *map(str, arguments)],
-        cwd=folder,
-        env=command_environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
 def run(folder, *arguments):
-    done = start(folder, *arguments)
+    done = start("anomalib", folder, *arguments)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return done.stdout + done.stderr
 
@@ -134,14 +120,7 @@ def test_exports_score_as_predict_does(predicted, demo, checkpoint, monkeypatch,
         run(demo[0], "export", *MODEL, "--model.modality", "nbi", *options)
         files.append(tmp_path / "weights" / kind / name)
     command = ["export", "--ckpt", checkpoint, "--output", tmp_path, "--compression", "FP16"]
-    done = subprocess.run(
-        [ANOMALIB.with_name("anomalib-memd"), *map(str, command)],
-        cwd=demo[0],
-        env=command_environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = start("anomalib-memd", demo[0], *command)
     assert done.returncode == 0, done.stderr[-3000:]
     assert all((tmp_path / branch / "weights/openvino/model.xml").is_file() for branch in ("wli", "nbi"))
     files.append(tmp_path / "nbi/weights/openvino/model.xml")
@@ -181,7 +160,15 @@ def test_broken_image_stops_training_with_its_name(tmp_path):
     broken = tmp_path / "data" / "healthy" / "1.jpg"
     broken.write_bytes(broken.read_bytes()[:300])
     done = start(
-        tmp_path, "train", "--config", CONFIGS / "demo.yaml", "--data", "anomalib_memd.Kvasir", "--data.root", "data"
+        "anomalib",
+        tmp_path,
+        "train",
+        "--config",
+        CONFIGS / "demo.yaml",
+        "--data",
+        "anomalib_memd.Kvasir",
+        "--data.root",
+        "data",
     )
     assert done.returncode != 0
     said = re.sub(r"\W+", "", done.stdout + done.stderr)

@@ -1,28 +1,18 @@
 """The commands of the README that make narrow band images."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from tests.conftest import command_environment
+from tests.conftest import start
 
-COMMAND = Path(sys.executable).with_name("anomalib-memd")
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 SMALL = ["--model.width", "4", "--model.blocks", "1", "--data.crop_size", "32", "--data.num_workers", "0"]
 
 
 def run(folder, *arguments):
-    done = subprocess.run(
-        [COMMAND, *map(str, arguments)],
-        cwd=folder,
-        env=command_environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = start("anomalib-memd", folder, *arguments)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return done.stdout
 

@@ -1,6 +1,5 @@
 """Adapt a trained MEMD to another device from a few normal images, without gradient."""
 
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +9,8 @@ from anomalib.utils.serialization import anomalib_safe_globals
 from torchvision.transforms.v2 import Resize
 
 from anomalib_memd.data.dataset import EndoscopyDataset
-from anomalib_memd.data.folder import list_images
+from anomalib_memd.data.folder import training_rows
+from anomalib_memd.files import written_whole
 from anomalib_memd.modality import Branch, Modality
 from anomalib_memd.translation import SpectralNBI
 
@@ -56,11 +56,10 @@ def adapt(
         msg = f"false_positive_rate is a share above 0 and below 1, got {false_positive_rate}."
         raise ValueError(msg)
     model = _load(ckpt)
-    names = [str(path.relative_to(normal)) for path in list_images(normal, "train")]
-    if len(names) < FOLDS:
-        msg = f"{normal} holds {len(names)} images; at least {FOLDS} normal ones are needed, 16 are better."
+    split = training_rows(normal)
+    if len(split) < FOLDS:
+        msg = f"{normal} holds {len(split)} images; at least {FOLDS} normal ones are needed, 16 are better."
         raise ValueError(msg)
-    split = pd.DataFrame({"image": names, "class": "normal", "label": "normal", "split": "train", "mask": ""})
     translator = SpectralNBI() if nbi_root is None else None
     dataset = EndoscopyDataset(split, normal, nbi_root=nbi_root, translator=translator)
     dataset.augmentations = Resize(list(model.input_size), antialias=True)
@@ -162,7 +161,5 @@ def _save(model: MEMD, ckpt: Path, output: Path) -> None:
     # What training would need to go on does not belong to these weights.
     for name in ("optimizer_states", "lr_schedulers", "loops", "callbacks"):
         content.pop(name, None)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=output.parent) as folder:
-        torch.save(content, Path(folder) / output.name)
-        (Path(folder) / output.name).replace(output)
+    with written_whole(output) as temporary:
+        torch.save(content, temporary)

@@ -14,6 +14,7 @@ from torch.nn import functional as F  # noqa: N812
 from torch.utils.data import ConcatDataset, DataLoader, Subset
 from tqdm import tqdm
 
+from anomalib_memd.files import file_digest
 from anomalib_memd.modality import Modality
 
 from .negatives import NegativePool
@@ -83,8 +84,7 @@ class FeatureCache:
             digest.update(f"{dataset.augmentations!r} {dataset.translator!r}".encode())
             for path in dataset.source_files():
                 if path not in files:
-                    with Path(path).open("rb") as file:
-                        files[path] = hashlib.file_digest(file, "sha256").hexdigest()
+                    files[path] = file_digest(path)
                 digest.update(files[path].encode())
         return digest.hexdigest()
 

@@ -1,6 +1,5 @@
 """MEMD: multimodal enhanced fusion and multi-branch distillation for endoscopic anomaly detection."""
 
-import hashlib
 import math
 import time
 from collections.abc import Sequence
@@ -23,6 +22,7 @@ from anomalib_memd.backbones import build_backbone
 from anomalib_memd.callbacks import TwoStageTraining
 from anomalib_memd.data import DataModality, PairedImageBatch
 from anomalib_memd.deployment.metadata import Metadata
+from anomalib_memd.files import file_digest
 from anomalib_memd.modality import Branch, Modality
 from anomalib_memd.stage import Stage
 from anomalib_memd.version import __version__
@@ -429,8 +429,7 @@ class MEMD(AnomalibModule):
         except Exception as error:
             msg = f"{checkpoint_path}: no readable checkpoint of MEMD ({type(error).__name__}: {error})."
             raise ValueError(msg) from error
-        with Path(checkpoint_path).open("rb") as file:
-            model.checkpoint_digest = hashlib.file_digest(file, "sha256").hexdigest()
+        model.checkpoint_digest = file_digest(checkpoint_path)
         return model
 
     def deployed(self, branch: Branch | Modality | None = None) -> DeployedDetector:

@@ -11,6 +11,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 
 from anomalib_memd.data.reading import ImageReadError, read_image
 from anomalib_memd.deployment.colours import mismatch, plain_modality
+from anomalib_memd.files import written_whole
 from anomalib_memd.modality import Modality
 
 from .post_processor import branch_views, detector_post_processor
@@ -92,8 +93,6 @@ class PredictionTable(Callback):
             return
         table = pd.DataFrame(rows, columns=COLUMNS).drop_duplicates().sort_values(["path", "modality"])
         path = Path(trainer.default_root_dir) / "predictions.csv"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(".part")
-        table.to_csv(temporary, index=False)
-        temporary.replace(path)
+        with written_whole(path) as temporary:
+            table.to_csv(temporary, index=False)
         rank_zero_info(f"{table.error.isna().sum()} predictions and {table.error.notna().sum()} errors: {path}")

@@ -102,7 +102,8 @@ class WtNGAN(LightningModule):
         encoded = self.generator.encode(source)
         translated = self.generator.decode(encoded[-1], source)
         # Where either has an overlay both are black: what is drawn into a frame must not tell its origin.
-        tissue = ~(overlay_mask(source) | overlay_mask(real))
+        overlay = overlay_mask(source)
+        tissue = ~(overlay | overlay_mask(real))
 
         judged = [
             (self.discriminator(image * tissue), is_real)
@@ -117,7 +118,7 @@ class WtNGAN(LightningModule):
         losses = {
             "adversarial": self.adversarial(self.discriminator(translated * tissue), True),
             "contrastive": self._contrast(self.generator.encode(translated), encoded),
-            "structure": self.structure(translated, source, ~overlay_mask(source)),
+            "structure": self.structure(translated, source, ~overlay),
         }
         if self.weights["identity"]:
             losses["identity"] = F.l1_loss(self.generator(real), real)

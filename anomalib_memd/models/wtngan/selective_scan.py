@@ -1,4 +1,4 @@
-"""The selective scan of a state space model, as two short loops instead of one over all positions."""
+"""The selective scan of a state space model, as short loops instead of one over all positions."""
 
 import math
 from typing import Any
