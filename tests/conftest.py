@@ -9,10 +9,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from hypothesis import settings
 from PIL import Image
 
 from anomalib_memd import MEMD, Phantom
-from anomalib_memd.modality import Branch
+from anomalib_memd.modality import Branch, Modality
+from anomalib_memd.models.memd.solution import fit_distances
+from anomalib_memd.models.memd.statistics import feature_statistics
 from anomalib_memd.stage import Stage
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
@@ -22,6 +25,9 @@ needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="needs the real im
 
 # Tests run in one process a core, see pyproject.toml; threads of each would only wait for those of the others.
 torch.set_num_threads(1)
+# How long an example takes says something about the machine alone.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 
 @pytest.fixture(autouse=True)
@@ -65,6 +71,11 @@ def deployable_memd():
     for part in (model.model.teacher, *model.model.students.values()):
         torch.nn.init.normal_(part.head.discriminant.weight, std=0.5)
         torch.nn.init.normal_(part.head.image.weight, std=1.0)
+    with torch.inference_mode():
+        features = dict.fromkeys(Modality, model.model.embedding(torch.randn(40, 3, 64, 64)))
+    heads = [(model.model.teacher.head, list(Modality))]
+    heads += [(model.model.student(modality).head, [modality]) for modality in Modality]
+    fit_distances(heads, [features], {m: feature_statistics([x]) for m, x in features.items()})
     for branch in Branch:
         processor = model.post_processor.branch(branch)
         for name, value in {"_image_threshold": 0.1, "image_min": -3.0, "image_max": 3.0}.items():

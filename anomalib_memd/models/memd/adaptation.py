@@ -17,7 +17,7 @@ from anomalib_memd.translation import SpectralNBI
 from .feature_cache import FeatureCache
 from .lightning_model import MEMD
 from .negatives import NegativePool
-from .solution import solve_students, solve_teacher
+from .solution import fit_distances, solve_students, solve_teacher
 from .statistics import feature_statistics
 from .torch_model import Evidence, Features
 
@@ -135,11 +135,14 @@ def _solve(model: MEMD, cache: FeatureCache, rows: torch.Tensor) -> None:
         model.shrinkage,
         model.ridge,
     )
+    heads = [(network.teacher.head, list(Modality))]
+    heads += [(network.student(modality).head, [modality]) for modality in Modality]
+    fit_distances(heads, _normals(cache, rows), statistics)
 
 
 def _normals(cache: FeatureCache, rows: torch.Tensor) -> Iterator[Features]:
     for part in rows.split(32):
-        yield {modality: cache.features[part, 0, i] for i, modality in enumerate(Modality)}
+        yield {modality: cache.features[part, 0, i].float() for i, modality in enumerate(Modality)}
 
 
 @torch.no_grad()

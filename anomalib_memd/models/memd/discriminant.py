@@ -13,6 +13,10 @@ class Discriminant(NamedTuple):
     bias: torch.Tensor
     """Scalar."""
 
+    def scaled(self, deviation: torch.Tensor) -> "Discriminant":
+        """The same in units of a deviation."""
+        return Discriminant(*(value / deviation.clamp_min(1e-6) for value in self))
+
 
 def whitened(covariance: torch.Tensor, target: torch.Tensor, shrinkage: float) -> torch.Tensor:
     r"""Solve ``(R + shrinkage) D w = D^{-1} target`` with the correlations ``R`` and deviations ``D`` of a covariance.
@@ -50,20 +54,22 @@ def location_discriminant(
         shrinkage: See :func:`whitened`.
     """
     weight = whitened(covariance, change, shrinkage)
-    weight = weight / (weight @ covariance @ weight).clamp_min(1e-12).sqrt()
-    return Discriminant(weight, -weight @ (mean + change / 2))
+    found = Discriminant(weight, -weight @ (mean + change / 2))
+    return found.scaled((weight @ covariance @ weight).clamp_min(0).sqrt())
 
 
 def image_discriminant(normal: torch.Tensor, change: torch.Tensor, ridge: float) -> Discriminant:
-    """Discriminant of images by their statistics, 0 half-way to the mean abnormal image.
+    """Discriminant of images, in units of its own deviation over normal ones; 0 half-way to the mean abnormal image.
 
     Args:
         normal: Statistics of normal images, ``(N, C)``.
         change: Mean of what lesions add to them, ``(C,)``.
         ridge: What is added to the variance of each statistic.
     """
-    weight = whitened_among_samples(normal - normal.mean(0), change, ridge)
-    return Discriminant(weight, -weight @ (normal.mean(0) + change / 2))
+    centred = normal - normal.mean(0)
+    weight = whitened_among_samples(centred, change, ridge)
+    found = Discriminant(weight, -weight @ (normal.mean(0) + change / 2))
+    return found.scaled((centred @ weight).std(correction=0))
 
 
 def whitened_among_samples(centred: torch.Tensor, target: torch.Tensor, ridge: float) -> torch.Tensor:
@@ -81,16 +87,3 @@ def whitened_among_samples(centred: torch.Tensor, target: torch.Tensor, ridge: f
     gram = scaled @ scaled.T
     gram.diagonal().add_(ridge)
     return (target - scaled.T @ torch.linalg.solve(gram, scaled @ target)) / ridge
-
-
-def contrast(odds: torch.Tensor) -> torch.Tensor:
-    """How far the highest tenth of a map stands above the whole of it.
-
-    Args:
-        odds: Shape ``(B, 1, H, W)``.
-
-    Returns:
-        Shape ``(B,)``.
-    """
-    flat = odds.flatten(1)
-    return flat.topk(max(1, flat.shape[1] // 10), dim=1).values.mean(1) - flat.mean(1)

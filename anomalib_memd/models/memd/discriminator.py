@@ -7,7 +7,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
-from .discriminant import Discriminant, contrast
+from .discriminant import Discriminant
+from .distance import NormalDistance
 from .statistics import ChannelStandardization, global_statistics
 
 
@@ -19,7 +20,7 @@ class Logits(NamedTuple):
     image: torch.Tensor
     """Shape ``(B, 2)``."""
     odds: torch.Tensor | None = None
-    """Log odds of each location by the discriminant, ``(B, 1, H, W)``, if the head has one."""
+    """Log odds of each location by discriminant and distance, ``(B, 1, H, W)``, if the head has them."""
 
 
 class DiscriminatorHead(nn.Module):
@@ -27,13 +28,14 @@ class DiscriminatorHead(nn.Module):
 
     A small network judges locations by ``features``. The image is judged by the *evidence*, one or more maps:
     its logits are linear in the global statistics of the evidence. A head with a discriminant also has log odds
-    of each location that are linear in the evidence, whose contrast is added to the image's.
+    of each location that are linear in the evidence, and adds on both levels how far the evidence is from normal.
 
     Args:
         channels: Number of channels of the features from which locations are judged.
-        evidence_channels: Number of channels of the evidence, all maps together.
+        evidence_channels: Number of channels of each map of the evidence.
+        parts: Number of maps of the evidence.
         discriminant: Whether there is a discriminant.
-        map_weight: Weight in the image's log odds of the contrast of the discriminant's map.
+        distance_weight: Weight of the distances from normal, the mean over the maps of the evidence; 0 for none.
         hidden: Hidden width of the network.
     """
 
@@ -41,32 +43,36 @@ class DiscriminatorHead(nn.Module):
         self,
         channels: int,
         evidence_channels: int,
+        parts: int = 1,
         discriminant: bool = False,
-        map_weight: float = 0.0,
+        distance_weight: float = 1.0,
         hidden: int = 128,
     ) -> None:
         super().__init__()
-        self.map_weight = map_weight
         self.location = nn.Sequential(
             nn.Conv2d(channels, hidden, 1),
             nn.LeakyReLU(0.2),
             nn.Conv2d(hidden, 2, 1),
         )
-        self.standardize = ChannelStandardization(2 * evidence_channels)
-        self.image = nn.Linear(2 * evidence_channels, 2)
-        self.discriminant = nn.Conv2d(evidence_channels, 1, 1) if discriminant else None
+        self.standardize = ChannelStandardization(parts * evidence_channels)
+        self.image = nn.Linear(parts * evidence_channels, 2)
+        self.discriminant = nn.Conv2d(parts * evidence_channels, 1, 1) if discriminant else None
         for linear in (self.image, self.discriminant) if self.discriminant is not None else (self.image,):
             nn.init.zeros_(linear.weight)
             nn.init.zeros_(linear.bias)
+        self.distance_weight = distance_weight
+        measured = parts if discriminant and distance_weight else 0
+        self.location_distances = nn.ModuleList(NormalDistance(evidence_channels) for _ in range(measured))
+        self.image_distances = nn.ModuleList(NormalDistance(evidence_channels) for _ in range(measured))
 
     def weigh(self, evidence: Sequence[torch.Tensor]) -> torch.Tensor:
         """What the image logits are linear in: the standardised global statistics, of about unit length.
 
         Args:
-            evidence: Maps of shape ``(B, C_i, H, W)``.
+            evidence: Maps of shape ``(B, evidence_channels, H, W)``.
 
         Returns:
-            Shape ``(B, 2 * evidence_channels)``: deviations and maxima of the first map, of the second, ...
+            Shape ``(B, parts * evidence_channels)``: of the first map, of the second, ...
         """
         statistics = torch.cat([global_statistics(part) for part in evidence], dim=1)
         return self.standardize(statistics) / self.image.in_features**0.5
@@ -107,14 +113,26 @@ class DiscriminatorHead(nn.Module):
 
         Args:
             features: Features of shape ``(B, channels, H, W)``.
-            evidence: Maps of shape ``(B, C_i, H, W)``, of ``evidence_channels`` channels together.
+            evidence: Maps of shape ``(B, evidence_channels, H, W)``.
 
         Returns:
             Logits of both levels.
         """
-        location, image = self.location(features), self.image(self.weigh(evidence))
+        location, weighed = self.location(features), self.weigh(evidence)
+        image = self.image(weighed)
         if self.discriminant is None:
             return Logits(location, image)
         odds = self.discriminate(evidence)
-        rise = self.map_weight * contrast(odds)
-        return Logits(location, image + torch.stack([-rise, rise], 1) / 2, odds)
+        if self.location_distances:
+            odds = odds + self._far(self.location_distances, evidence)[:, None]
+            far = self._far(self.image_distances, self.split(weighed))
+            image = image + torch.stack([-far, far], 1) / 2
+        return Logits(location, image, odds)
+
+    def split(self, weighed: torch.Tensor) -> Sequence[torch.Tensor]:
+        """The output of :meth:`weigh`, map by map."""
+        return weighed.chunk(len(self.image_distances), dim=1)
+
+    def _far(self, distances: nn.ModuleList, parts: Sequence[torch.Tensor]) -> torch.Tensor:
+        measured = [distance(part) for distance, part in zip(distances, parts, strict=True)]
+        return self.distance_weight * torch.stack(measured).mean(0)

@@ -37,7 +37,7 @@ from .objective import Objective
 from .post_processor import MultimodalPostProcessor, detector_post_processor
 from .pre_processor import PairedPreProcessor
 from .prediction_table import PredictionTable
-from .solution import solve_students, solve_teacher
+from .solution import fit_distances, solve_students, solve_teacher
 from .synthesis import FeatureNoise, SynthesisKind
 from .torch_model import Distillation, Evidence, Fusion, MEMDModel
 from .training_features import TrainingFeatures
@@ -68,8 +68,8 @@ class MEMD(AnomalibModule):
         mar_distance: Distance ``d`` of its kernels from the masked centre, in cells.
         energy: Form of its SimAM attention.
         residual: Whether the reconstruction is added to what it reconstructs.
-        map_weight: Weight in the image's log odds of the contrast of the discriminant's map: how far its highest
-            tenth stands above its mean. Only with evidence from the backbone.
+        distance_weight: Weight of the distance from normal features in the log odds of locations and image, where
+            that of the discriminant is 1. Only with evidence from the backbone.
         teacher_evidence: From whose global statistics the teacher judges the image.
         student_evidence: From whose global statistics the students judge the image.
         synthesis: What is drawn into normal images to make negatives.
@@ -143,7 +143,7 @@ class MEMD(AnomalibModule):
         mar_distance: int = 1,
         energy: EnergyForm | str = EnergyForm.SIMAM,
         residual: bool = True,
-        map_weight: float = 1.0,
+        distance_weight: float = 1.0,
         teacher_evidence: Evidence | str = Evidence.BACKBONE,
         student_evidence: Evidence | str = Evidence.BACKBONE,
         synthesis: SynthesisKind | str = SynthesisKind.LESION,
@@ -157,7 +157,7 @@ class MEMD(AnomalibModule):
         image_learning_rate: float = 7e-3,
         warmup: float = 0.1,
         shrinkage: float = 0.03,
-        ridge: float = 10.0,
+        ridge: float = 3.0,
         patience: int | None = None,
         validation_interval: int = 5,
         distillation: Distillation | str = Distillation.PER_MODALITY,
@@ -196,7 +196,7 @@ class MEMD(AnomalibModule):
             mar_distance,
             energy,
             residual,
-            map_weight,
+            distance_weight,
             teacher_evidence,
             student_evidence,
             distillation,
@@ -326,12 +326,15 @@ class MEMD(AnomalibModule):
                     noisy = (pair.with_noise(noise, teacher.channel_deviations()) for pair in pairs)
                     negatives = ((pair.normal, pair.abnormal, pair.masks) for pair in noisy)
                     solve_teacher(teacher, normals, negatives, statistics, self.shrinkage, self.ridge)
+                heads = [(teacher.head, list(Modality))]
             else:
                 self.model.fit_student_statistics(statistics)
                 if self.model.distils_evidence:
                     abnormal = (pair.abnormal for pair in pairs)
                     paired = self.objective.paired_targets and not use_unpaired
                     solve_students(self.model, normals, abnormal, statistics, paired, self.shrinkage, self.ridge)
+                heads = [(self.model.student(modality).head, [modality]) for modality in Modality]
+            fit_distances(heads, self.features.normals(use_unpaired, self.device), statistics)
         self.features.release(self.trainer)
 
     def training_step(self, batch: Batch, batch_idx: int) -> STEP_OUTPUT:

@@ -1,6 +1,8 @@
-"""Solve for what is linear in backbone features: the teacher by drawn lesions, the students by the teacher."""
+"""Solve for what needs no training: the teacher by drawn lesions, the students by the teacher, distances by normals."""
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import torch
 
@@ -106,6 +108,42 @@ def solve_students(
         model.student(modality).head.set_image_discriminant(image)
 
 
+@torch.no_grad()
+def fit_distances(
+    heads: Iterable[tuple[DiscriminatorHead, Sequence[Modality]]],
+    normals: Iterable[Features],
+    statistics: Mapping[Modality, FeatureStatistics],
+) -> None:
+    """Fit to normal images what measures how far features are from normal ones.
+
+    Args:
+        heads: Heads, and the modalities of the evidence of each; one that is named twice serves both modalities.
+        normals: Batches of features of all normal images.
+        statistics: Of these features.
+    """
+    heads = [(head, modalities) for head, modalities in heads if head.location_distances]
+    moments: dict[Any, list[FeatureStatistics]] = defaultdict(list)
+    locations: dict[Any, list[torch.Tensor]] = defaultdict(list)
+    images: dict[Any, list[torch.Tensor]] = defaultdict(list)
+    for head, modalities in heads:
+        for distance, modality in zip(head.location_distances, modalities, strict=True):
+            moments[distance].append(statistics[modality])
+    for distance, own in moments.items():
+        mean, covariance = (torch.stack(x).mean(0) for x in zip(*((s.mean, s.covariance) for s in own), strict=True))
+        distance.fit_covariance(mean, covariance)
+    for features in normals:
+        for head, modalities in heads:
+            evidence = [features[modality] for modality in modalities]
+            for distance, part in zip(head.location_distances, evidence, strict=True):
+                locations[distance].append(distance.distance(part).flatten())
+            for distance, part in zip(head.image_distances, head.split(head.weigh(evidence)), strict=True):
+                images[distance].append(part)
+    for distance, found in locations.items():
+        distance.fit_scale(torch.cat(found))
+    for distance, samples in images.items():
+        distance.fit_samples(torch.cat(samples))
+
+
 def _mean(solutions: Sequence[Discriminant]) -> Discriminant:
     """The mean of the log odds that each solution has on its own part of a vector."""
     return Discriminant(
@@ -126,6 +164,7 @@ class _LinearDistillation:
     def __init__(self, student: DiscriminatorHead, teacher: DiscriminatorHead, mean: torch.Tensor) -> None:
         self.student, self.teacher, self.mean = student, teacher, mean
         self.product, self.total, self.count = torch.zeros_like(mean), 0.0, 0
+        self.normal_images = 0
         self.statistics: list[torch.Tensor] = []
         self.targets: list[torch.Tensor] = []
 
@@ -133,6 +172,7 @@ class _LinearDistillation:
         """Take in the student's features of some images ``(B, C, H, W)``, and those that the teacher is given."""
         self.mean, self.product = self.mean.to(features.device), self.product.to(features.device)
         odds = self.teacher.discriminate(given)[:, 0]
+        self.normal_images += len(odds)
         self.product += torch.einsum("bchw,bhw->c", features.float() - self.mean[:, None, None], odds)
         self.total += float(odds.sum())
         self.count += odds.numel()
@@ -143,10 +183,15 @@ class _LinearDistillation:
         self.targets.append(self.teacher.margin(self.teacher.weigh(given)))
 
     def solve(self, covariance: torch.Tensor, shrinkage: float, ridge: float) -> tuple[Discriminant, Discriminant]:
-        """The student's log odds of a location and of the image."""
-        weight = whitened(covariance.to(self.product.device), self.product / self.count, shrinkage)
+        """The student's log odds of a location and of the image, in units of their deviation over normal ones."""
+        covariance = covariance.to(self.product.device)
+        weight = whitened(covariance, self.product / self.count, shrinkage)
         location = Discriminant(weight, self.total / self.count - weight @ self.mean)
         statistics, targets = torch.cat(self.statistics), torch.cat(self.targets)
         centred = statistics - statistics.mean(0)
         weight = whitened_among_samples(centred, targets @ centred / len(targets), ridge / statistics.shape[1])
-        return location, Discriminant(weight, targets.mean() - weight @ statistics.mean(0))
+        image = Discriminant(weight, targets.mean() - weight @ statistics.mean(0))
+        normal = statistics[: self.normal_images] @ weight
+        return location.scaled((location.weight @ covariance @ location.weight).sqrt()), image.scaled(
+            normal.std(correction=0)
+        )

@@ -17,9 +17,9 @@ class FeatureStatistics(NamedTuple):
     covariance: torch.Tensor
     """Of the channels, over all locations, ``(C, C)``."""
     global_mean: torch.Tensor
-    """Of the global statistics, ``(2 C,)``."""
+    """Of the global statistics, ``(C,)``."""
     global_std: torch.Tensor
-    """Of the global statistics, ``(2 C,)``."""
+    """Of the global statistics, ``(C,)``."""
 
 
 class ChannelStandardization(nn.Module):
@@ -48,21 +48,21 @@ class ChannelStandardization(nn.Module):
 
 
 def global_statistics(features: torch.Tensor) -> torch.Tensor:
-    """Pool features over the image: the deviation and the maximum of each channel.
+    """Pool features over the image: the deviation of each channel.
 
-    Both rise where a small part of the image is unlike the rest, which the mean hardly notices.
+    It rises where a small part of the image is unlike the rest, which the mean hardly notices.
 
     Args:
         features: Shape ``(B, C, H, W)``.
 
     Returns:
-        Shape ``(B, 2 C)`` in float32.
+        Shape ``(B, C)`` in float32.
     """
     locations = features.flatten(2)
     # Several times as fast as Tensor.var.
     square = torch.linalg.vector_norm(locations, dim=-1, dtype=torch.float32).square() / locations.shape[-1]
     variance = square - locations.mean(-1, dtype=torch.float32).square()
-    return torch.cat([variance.clamp_min(1e-12).sqrt(), locations.amax(-1).float()], dim=1)
+    return variance.clamp_min(1e-12).sqrt()
 
 
 def feature_statistics(batches: Iterable[torch.Tensor]) -> FeatureStatistics:

@@ -95,17 +95,19 @@ class Student(nn.Module):
         width: Number of channels of the encoding.
         encoder: Encoder of the modality.
         evidence: From what the image is judged.
-        map_weight: See :class:`.DiscriminatorHead`.
+        distance_weight: See :class:`.DiscriminatorHead`.
     """
 
     def __init__(
-        self, channels: int, width: int, encoder: ModalityEncoder, evidence: Evidence, map_weight: float
+        self, channels: int, width: int, encoder: ModalityEncoder, evidence: Evidence, distance_weight: float
     ) -> None:
         super().__init__()
         self.evidence = evidence
         self.encoder = encoder
         backbone = evidence is Evidence.BACKBONE
-        self.head = DiscriminatorHead(width, channels if backbone else width, backbone, map_weight)
+        self.head = DiscriminatorHead(
+            width, channels if backbone else width, discriminant=backbone, distance_weight=distance_weight
+        )
 
     def fit_statistics(self, statistics: FeatureStatistics) -> None:
         """Take over the statistics of the normal training images."""
@@ -138,7 +140,7 @@ class Teacher(nn.Module):
         encoders: Encoders of both modalities.
         fusion: Cross attention from white light to narrow band; ``None`` adds the two encodings.
         evidence: From what the image is judged.
-        map_weight: See :class:`.DiscriminatorHead`.
+        distance_weight: See :class:`.DiscriminatorHead`.
     """
 
     def __init__(
@@ -148,14 +150,20 @@ class Teacher(nn.Module):
         encoders: Mapping[Modality, ModalityEncoder],
         fusion: CrossModalFusion | None,
         evidence: Evidence,
-        map_weight: float,
+        distance_weight: float,
     ) -> None:
         super().__init__()
         self.evidence = evidence
         self.encoders = nn.ModuleDict({modality.value: encoder for modality, encoder in encoders.items()})
         self.fusion = fusion
         backbone = evidence is Evidence.BACKBONE
-        self.head = DiscriminatorHead(width, len(Modality) * channels if backbone else width, backbone, map_weight)
+        self.head = DiscriminatorHead(
+            width,
+            channels if backbone else width,
+            len(Modality) if backbone else 1,
+            backbone,
+            distance_weight,
+        )
 
     def fit_statistics(self, statistics: Mapping[Modality, FeatureStatistics]) -> None:
         """Take over the statistics of the normal training images of each modality."""
@@ -202,7 +210,7 @@ class MEMDModel(nn.Module):
         mar_distance: Distance ``d`` of its kernels from the centre.
         energy: Form of its SimAM attention.
         residual: Whether the reconstruction is added to what it reconstructs.
-        map_weight: Weight in the image's log odds of the contrast of the discriminant's map.
+        distance_weight: See :class:`.DiscriminatorHead`.
         teacher_evidence: From what the teacher judges the image.
         student_evidence: From what the students judge the image.
         distillation: Which students there are.
@@ -221,7 +229,7 @@ class MEMDModel(nn.Module):
         mar_distance: int = 1,
         energy: EnergyForm | str = EnergyForm.SIMAM,
         residual: bool = True,
-        map_weight: float = 0.0,
+        distance_weight: float = 1.0,
         teacher_evidence: Evidence | str = Evidence.BACKBONE,
         student_evidence: Evidence | str = Evidence.BACKBONE,
         distillation: Distillation | str = Distillation.PER_MODALITY,
@@ -249,7 +257,7 @@ class MEMDModel(nn.Module):
             {modality: encoder() for modality in Modality},
             CrossModalFusion(width, fusion_layers, fusion_heads) if fusion in {Fusion.CMCA, Fusion.BOTH} else None,
             Evidence(teacher_evidence),
-            map_weight,
+            distance_weight,
         )
         self.students = nn.ModuleDict()
         if distillation is not Distillation.NONE:
@@ -258,7 +266,7 @@ class MEMDModel(nn.Module):
                 self.students[own.value] = (
                     self.students[Modality.WLI.value]
                     if shared
-                    else Student(channels, width, encoder(), Evidence(student_evidence), map_weight)
+                    else Student(channels, width, encoder(), Evidence(student_evidence), distance_weight)
                 )
         self._in_training: list[nn.Module] = []
 

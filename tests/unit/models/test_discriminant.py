@@ -11,13 +11,12 @@ from sklearn.linear_model import Ridge
 from anomalib_memd.backbones import build_backbone
 from anomalib_memd.modality import Modality
 from anomalib_memd.models.memd.discriminant import (
-    contrast,
     image_discriminant,
     location_discriminant,
     whitened,
     whitened_among_samples,
 )
-from anomalib_memd.models.memd.solution import solve_students, solve_teacher
+from anomalib_memd.models.memd.solution import fit_distances, solve_students, solve_teacher
 from anomalib_memd.models.memd.statistics import feature_statistics
 from anomalib_memd.models.memd.torch_model import MEMDModel
 
@@ -63,15 +62,7 @@ def test_image_discriminant_is_zero_half_way():
     middle = normal.mean(0) + change / 2
     assert float(found.weight @ middle + found.bias) == pytest.approx(0, abs=1e-4)
     assert float(found.weight @ (middle + change) + found.bias) > 0
-
-
-@given(st.integers(1, 6), st.integers(1, 6), st.integers(0, 1000))
-def test_contrast_by_its_definition(height, width, seed):
-    odds = torch.randn(2, 1, height, width, generator=torch.Generator().manual_seed(seed))
-    for value, image in zip(contrast(odds), odds, strict=True):
-        ordered = sorted(image.flatten().tolist(), reverse=True)
-        highest = ordered[: max(1, height * width // 10)]
-        assert float(value) == pytest.approx(sum(highest) / len(highest) - sum(ordered) / len(ordered), abs=1e-5)
+    assert float((normal @ found.weight).std(correction=0)) == pytest.approx(1, rel=1e-3)
 
 
 @pytest.fixture(scope="module")
@@ -97,14 +88,16 @@ def solved():
 def test_teacher_tells_lesions_apart_without_training(solved):
     model, normal, abnormal, mask, _ = solved
     with torch.no_grad():
-        before, after = model.teacher.eval()(normal).logits, model.teacher(abnormal).logits
-    assert (after.odds[:, 0][mask] > 0).float().mean() > 0.95
-    assert (after.odds[:, 0][~mask] > 0).float().mean() < 0.05
-    margins = [x.image[:, 1] - x.image[:, 0] for x in (before, after)]
-    assert margins[1].min() > margins[0].max()
+        head = model.teacher.head
+        odds = head.discriminate(list(abnormal.values()))[:, 0]
+        before, after = (head.margin(head.weigh(list(x.values()))) for x in (normal, abnormal))
+    assert (odds[mask] > 0).float().mean() > 0.95
+    assert (odds[~mask] > 0).float().mean() < 0.05
+    assert after.min() > before.max()
 
 
 def test_students_predict_the_teacher_by_least_squares(solved):
+    """Up to their scale: both levels are in units of their deviation over normal images."""
     model, normal, abnormal, _, statistics = solved
     solve_students(model, [normal], [abnormal], statistics, True, shrinkage=0.0, ridge=1.0)
     with torch.no_grad():
@@ -114,12 +107,13 @@ def test_students_predict_the_teacher_by_least_squares(solved):
             vectors = normal[modality].movedim(1, -1).flatten(0, 2).numpy()
             reference = Ridge(alpha=1e-6).fit(vectors, odds.numpy()).predict(vectors)
             found = own.discriminate([normal[modality]]).flatten().numpy()
-            np.testing.assert_allclose(found, reference, atol=1e-3)
+            np.testing.assert_allclose(found, reference / reference.std(), atol=1e-3)
             both = [torch.cat([normal[m], abnormal[m]]) for m in Modality]
             target = model.teacher.head.margin(model.teacher.head.weigh(both)).numpy()
             weighed = own.weigh([torch.cat([normal[modality], abnormal[modality]])]).numpy()
-            ridge = Ridge(alpha=len(target) / weighed.shape[1]).fit(weighed, target)
-            np.testing.assert_allclose(own.margin(torch.from_numpy(weighed)).numpy(), ridge.predict(weighed), atol=1e-3)
+            ridge = Ridge(alpha=len(target) / weighed.shape[1]).fit(weighed, target).predict(weighed)
+            ridge = ridge / ridge[: len(normal[modality])].std()
+            np.testing.assert_allclose(own.margin(torch.from_numpy(weighed)).numpy(), ridge, atol=1e-3)
 
 
 def test_without_partners_the_teacher_sees_one_image_twice(solved):
@@ -129,4 +123,35 @@ def test_without_partners_the_teacher_sees_one_image_twice(solved):
     for modality in Modality:
         # The teacher's log odds are linear in the one image, so the student's are the same.
         found = model.student(modality).head.discriminate([normal[modality]])
-        torch.testing.assert_close(found, twice[modality][0], atol=1e-3, rtol=1e-3)
+        torch.testing.assert_close(found, twice[modality][0] / twice[modality][0].std(), atol=1e-3, rtol=1e-3)
+
+
+def test_distances_are_fitted_to_the_features_of_their_modality(solved):
+    model, normal, abnormal, mask, statistics = solved
+    heads = [(model.teacher.head, list(Modality)), *((model.student(m).head, [m]) for m in Modality)]
+    fit_distances(heads, [normal], statistics)
+    with torch.no_grad():
+        for number, modality in enumerate(Modality):
+            student, teacher = model.student(modality).head, model.teacher.head
+            both, one = list(abnormal.values()), abnormal[modality]
+            own = student.image_distances[0](student.weigh([one]))
+            torch.testing.assert_close(own, teacher.image_distances[number](teacher.split(teacher.weigh(both))[number]))
+            own = student.location_distances[0](one)
+            torch.testing.assert_close(own, teacher.location_distances[number](one))
+            far = student.location_distances[0](normal[modality])
+            assert float(far.mean()) == pytest.approx(0, abs=1e-3)
+            assert float(far.std()) == pytest.approx(1, abs=1e-2)
+            changed = student.location_distances[0](abnormal[modality])
+            assert changed[mask].mean() > 0.5 + changed[~mask].mean()
+
+
+def test_a_shared_student_measures_by_both_modalities():
+    model = MEMDModel(build_backbone("resnet18", ["layer1"], pre_trained=False), width=16, distillation="shared")
+    shape = (20, model.embedding.channels, 4, 4)
+    normal = {m: 5 * i + torch.randn(shape) for i, m in enumerate(Modality)}
+    statistics = {m: feature_statistics([x]) for m, x in normal.items()}
+    model.fit_student_statistics(statistics)
+    fit_distances([(model.student(m).head, [m]) for m in Modality], [normal], statistics)
+    distance = model.student(Modality.WLI).head.location_distances[0]
+    torch.testing.assert_close(distance.mean, torch.full((shape[1],), 2.5), atol=0.2, rtol=0)
+    assert float(distance(torch.cat(list(normal.values()))).mean()) == pytest.approx(0, abs=1e-3)

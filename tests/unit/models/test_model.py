@@ -51,21 +51,24 @@ def test_map_is_that_of_the_network_and_of_the_discriminant(backbone):
 
 
 @torch.no_grad()
-def test_image_logits_count_the_contrast_of_the_discriminant():
-    features, evidence = torch.randn(3, 4, 5, 6), [torch.randn(3, 2, 5, 6), torch.randn(3, 3, 5, 6)]
-    head = DiscriminatorHead(4, 5, discriminant=True, map_weight=0.7)
+@pytest.mark.parametrize("weight", [0.0, 0.7])
+def test_head_adds_discriminant_and_distance_on_both_levels(weight):
+    features, evidence = torch.randn(3, 4, 5, 6), [torch.randn(3, 2, 5, 6), torch.randn(3, 2, 5, 6)]
+    head = DiscriminatorHead(4, 2, parts=2, discriminant=True, distance_weight=weight)
     nn.init.normal_(head.discriminant.weight)
     nn.init.normal_(head.discriminant.bias)
     nn.init.normal_(head.image.weight)
+    for distance in (*head.location_distances, *head.image_distances):
+        distance.fit_samples(torch.randn(40, 2))
     logits = head(features, evidence)
-    expected = head.discriminant(torch.cat(evidence, 1))
-    torch.testing.assert_close(logits.odds, expected)
-    linear = head.image(head.weigh(evidence))
-    for i in range(3):
-        odds = sorted(expected[i].flatten().tolist(), reverse=True)
-        rise = sum(odds[:3]) / 3 - sum(odds) / 30
-        margin = float(linear[i, 1] - linear[i, 0]) + 0.7 * rise
-        assert float(logits.image[i, 1] - logits.image[i, 0]) == pytest.approx(margin, rel=1e-4, abs=1e-5)
+    odds, linear = head.discriminant(torch.cat(evidence, 1)), head.image(head.weigh(evidence))
+    margin = linear[:, 1] - linear[:, 0]
+    if weight:
+        odds += weight * sum(d(x) for d, x in zip(head.location_distances, evidence, strict=True))[:, None] / 2
+        pooled = [head.weigh(evidence)[:, :2], head.weigh(evidence)[:, 2:]]
+        margin += weight * sum(d(x) for d, x in zip(head.image_distances, pooled, strict=True)) / 2
+    torch.testing.assert_close(logits.odds, odds)
+    torch.testing.assert_close(logits.image[:, 1] - logits.image[:, 0], margin)
 
 
 @pytest.mark.parametrize("stage", list(Stage))
@@ -124,8 +127,7 @@ def test_statistics_by_their_definition():
     torch.testing.assert_close(standardized.std((0, 2, 3), correction=0), torch.ones(6), atol=1e-3, rtol=0)
     vectors = features.movedim(1, -1).flatten(0, 2)
     torch.testing.assert_close(statistics.covariance, vectors.T.cov(correction=0), atol=1e-3, rtol=1e-3)
-    spread = features.flatten(2).std(-1, correction=0)
-    pooled = torch.cat([spread, features.flatten(2).max(-1).values], 1)
+    pooled = features.flatten(2).std(-1, correction=0)
     torch.testing.assert_close(global_statistics(features), pooled)
     torch.testing.assert_close(statistics.global_mean, pooled.mean(0), atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(statistics.global_std, pooled.std(0, correction=0), atol=1e-4, rtol=1e-3)

@@ -61,7 +61,7 @@ def test_teacher_comes_first_and_rests_afterwards(phantom_root, tmp_path):
     assert recorder.stages == [Stage.TEACHER] * steps + [Stage.STUDENTS] * steps
     assert recorder.rates[steps] < recorder.rates[steps + 1]  # It warms up again.
     last = model.model.state_dict()
-    solved = ("standardize", "discriminant", "head.image")
+    solved = ("standardize", "discriminant", "head.image", "distances")
     for name, value in states[2].items():
         rests = not name.startswith("students") or any(part in name for part in solved)
         assert torch.equal(value, last[name]) == rests, name
@@ -162,7 +162,7 @@ def test_unpaired_second_stage(phantom_root, tmp_path):
         {"synthesis": "noise", "feature_noise": 0.5},
         {"synthesis": "perlin", "energy": "paper", "kl_direction": "student_target", "residual": False},
         {"synthesis": "paste", "distillation": "shared", "global_distance": "huber"},
-        {"fusion": "none", "adaptive_temperature": False, "map_weight": 1.0},
+        {"fusion": "none", "adaptive_temperature": False, "distance_weight": 0.0},
         {"freeze_backbone": False, "teacher_epochs": 1, "student_epochs": 1},
         {"cache": False},
         {"mar_kernel_size": 2, "mar_distance": 0, "layers": ("layer1", "layer2", "layer3")},
