@@ -1,6 +1,5 @@
 """Adapt a trained MEMD to another device from a few normal images, without gradient."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -80,6 +79,9 @@ def _load(ckpt: Path) -> MEMD:
     if model.model.teacher.evidence is not Evidence.BACKBONE or not model.model.distils_evidence:
         msg = f"{ckpt} judges by learned encodings or without distillation; there is nothing in it to solve for again."
         raise ValueError(msg)
+    if not model.features.negatives:
+        msg = f"{ckpt} has learned from noise instead of drawn lesions, of which adapting needs some."
+        raise ValueError(msg)
     return model
 
 
@@ -91,8 +93,8 @@ def _recalibrate(model: MEMD, cache: FeatureCache, false_positive_rate: float) -
         _solve(model, cache, rows[rows % FOLDS != fold])
         left_out = rows[rows % FOLDS == fold]
         for branch in Branch:
-            judged[branch] += [_judge(model, branch, features) for features in _normals(cache, left_out)]
-            pairs = cache.sweep_rows(left_out, model.device)
+            judged[branch] += [_judge(model, branch, features) for features in cache.normals(left_out, model.device)]
+            pairs = cache.sweep(left_out, model.device)
             drawn[branch] += [_judge(model, branch, abnormal) for _, abnormal, _ in pairs]
     _solve(model, cache, rows)
     thresholds = []
@@ -114,13 +116,14 @@ def _recalibrate(model: MEMD, cache: FeatureCache, false_positive_rate: float) -
 def _solve(model: MEMD, cache: FeatureCache, rows: torch.Tensor) -> None:
     network = model.model
     statistics = {
-        modality: feature_statistics(features[modality] for features in _normals(cache, rows)) for modality in Modality
+        modality: feature_statistics(features[modality] for features in cache.normals(rows, model.device))
+        for modality in Modality
     }
     network.teacher.fit_statistics(statistics)
     solve_teacher(
         network.teacher,
-        _normals(cache, rows),
-        cache.sweep_rows(rows, model.device),
+        cache.normals(rows, model.device),
+        cache.sweep(rows, model.device),
         statistics,
         model.shrinkage,
         model.ridge,
@@ -128,8 +131,8 @@ def _solve(model: MEMD, cache: FeatureCache, rows: torch.Tensor) -> None:
     network.fit_student_statistics(statistics)
     solve_students(
         network,
-        _normals(cache, rows),
-        (abnormal for _, abnormal, _ in cache.sweep_rows(rows, model.device)),
+        cache.normals(rows, model.device),
+        (abnormal for _, abnormal, _ in cache.sweep(rows, model.device)),
         statistics,
         True,
         model.shrinkage,
@@ -137,12 +140,7 @@ def _solve(model: MEMD, cache: FeatureCache, rows: torch.Tensor) -> None:
     )
     heads = [(network.teacher.head, list(Modality))]
     heads += [(network.student(modality).head, [modality]) for modality in Modality]
-    fit_distances(heads, _normals(cache, rows), statistics)
-
-
-def _normals(cache: FeatureCache, rows: torch.Tensor) -> Iterator[Features]:
-    for part in rows.split(32):
-        yield {modality: cache.features[part, 0, i].float() for i, modality in enumerate(Modality)}
+    fit_distances(heads, cache.normals(rows, model.device), statistics)
 
 
 @torch.no_grad()

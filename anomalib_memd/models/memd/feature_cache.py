@@ -181,24 +181,38 @@ class FeatureCache:
         numbers = torch.randint(max(self.negatives, 1), (len(rows),))
         return self._gather(rows, numbers, device)
 
-    def sweep(self, pool: int, size: int, device: torch.device) -> Iterator[tuple[dict[Modality, torch.Tensor], ...]]:
-        """Go through one dataset, once with each negative; see :meth:`draw` for what is yielded.
+    def rows(self, pool: int) -> torch.Tensor:
+        """Numbers of the items of one dataset.
 
         Args:
             pool: Number of the dataset.
-            size: Number of items a batch.
-            device: Where the features go.
         """
         start = sum(len(p) for p in self.pools[:pool])
-        yield from self.sweep_rows(torch.arange(start, start + len(self.pools[pool])), device, size)
+        return torch.arange(start, start + len(self.pools[pool]))
 
-    def sweep_rows(
+    def normals(
+        self, rows: torch.Tensor, device: torch.device, size: int = 32
+    ) -> Iterator[dict[Modality, torch.Tensor]]:
+        """Go through the normal images of some rows.
+
+        Args:
+            rows: Numbers of items.
+            device: Where the features go.
+            size: Number of items a batch.
+
+        Yields:
+            Features of each modality, ``(B, C, H, W)``, in the type that ``device`` computes in.
+        """
+        for part in rows.split(size):
+            yield self._by_modality(self.features[part, 0], device)
+
+    def sweep(
         self, rows: torch.Tensor, device: torch.device, size: int = 32
     ) -> Iterator[tuple[dict[Modality, torch.Tensor], ...]]:
         """Go through some rows, once with each negative; see :meth:`draw` for what is yielded.
 
         Args:
-            rows: Numbers of the items, those of all datasets in one row.
+            rows: Numbers of items.
             device: Where the features go.
             size: Number of items a batch.
         """
@@ -217,17 +231,12 @@ class FeatureCache:
             abnormal, masks = self.features[rows, 1 + numbers], self.masks[rows, numbers]
         else:
             abnormal, masks = normal, torch.zeros_like(normal[:, :, 0])
+        return tuple(self._by_modality(part, device) for part in (normal, abnormal, masks))
+
+    @staticmethod
+    def _by_modality(pairs: torch.Tensor, device: torch.device) -> dict[Modality, torch.Tensor]:
         dtype = _DTYPE if computes_in_bfloat16(device) else torch.float32
-        return tuple({m: x[:, i].to(device, dtype) for i, m in enumerate(Modality)} for x in (normal, abnormal, masks))
-
-    def normal_features(self, pool: int) -> torch.Tensor:
-        """Features of the normal images of one dataset, ``(items, 2, C, H, W)``.
-
-        Args:
-            pool: Number of the dataset.
-        """
-        start = sum(len(p) for p in self.pools[:pool])
-        return self.features[start : start + len(self.pools[pool]), 0]
+        return {modality: pairs[:, i].to(device, dtype) for i, modality in enumerate(Modality)}
 
     def close(self) -> None:
         """Let go of the file, and remove it if it is temporary."""

@@ -148,8 +148,12 @@ class TrainingFeatures:
             trainer.strategy.broadcast,
         )
         for number in range(len(pools)):
-            normal = cache.normal_features(number)
-            self._statistics.append({m: feature_statistics(normal[:, i].split(32)) for i, m in enumerate(Modality)})
+            self._statistics.append(
+                {
+                    m: feature_statistics(x[m] for x in cache.normals(cache.rows(number), torch.device("cpu")))
+                    for m in Modality
+                }
+            )
         self._cache, self._keep_cache = cache, keep
         for dataset in datamodule.train_datasets():
             dataset.paths_only = keep
@@ -172,8 +176,8 @@ class TrainingFeatures:
         Yields:
             Batches.
         """
-        pool = len(self._cache.pools) - 1 if unpaired else 0
-        yield from (Sample(*arrays, registered=not unpaired) for arrays in self._cache.sweep(pool, size, device))
+        sweep = self._cache.sweep(self._rows(unpaired), device, size)
+        yield from (Sample(*arrays, registered=not unpaired) for arrays in sweep)
 
     def normals(self, unpaired: bool, device: torch.device, size: int = 32) -> Iterator[dict[Modality, torch.Tensor]]:
         """Go through all normal training images of both modalities.
@@ -186,8 +190,10 @@ class TrainingFeatures:
         Yields:
             Features of each modality, ``(B, C, H, W)``.
         """
-        for batch in self._cache.normal_features(len(self._cache.pools) - 1 if unpaired else 0).split(size):
-            yield {modality: batch[:, i].to(device) for i, modality in enumerate(Modality)}
+        yield from self._cache.normals(self._rows(unpaired), device, size)
+
+    def _rows(self, unpaired: bool) -> torch.Tensor:
+        return self._cache.rows(len(self._cache.pools) - 1 if unpaired else 0)
 
     def statistics(self, unpaired: bool) -> dict[Modality, FeatureStatistics]:
         """Statistics of the normal training images of each modality.

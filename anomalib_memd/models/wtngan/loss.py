@@ -1,6 +1,7 @@
 """The losses of WtNGAN."""
 
 import torch
+from kornia.color import rgb_to_grayscale
 from kornia.filters import gaussian_blur2d
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
@@ -91,15 +92,9 @@ class StructureConsistencyLoss(nn.Module):
 
     def structure(self, translated: torch.Tensor, source: torch.Tensor) -> torch.Tensor:
         """The structure term of each pixel, -1 to 1, of shape ``(B, 1, H, W)``."""
-        x, y = luma(translated), luma(source)
+        x, y = rgb_to_grayscale(translated), rgb_to_grayscale(source)
         moments = torch.cat([x, y, x * x, y * y, x * y], dim=1)
         mean_x, mean_y, xx, yy, xy = gaussian_blur2d(moments, self.window, self.deviation).split(1, dim=1)
         # Clamped away from zero, where the root has no gradient.
         variance_x, variance_y = (xx - mean_x**2).clamp_min(1e-8), (yy - mean_y**2).clamp_min(1e-8)
         return (xy - mean_x * mean_y + self.constant) / ((variance_x * variance_y).sqrt() + self.constant)
-
-
-def luma(image: torch.Tensor) -> torch.Tensor:
-    """Rec. 601 luma ``(B, 1, H, W)`` of sRGB images ``(B, 3, H, W)``."""
-    weights = image.new_tensor([0.299, 0.587, 0.114])
-    return torch.einsum("bchw,c->bhw", image, weights)[:, None]

@@ -14,7 +14,6 @@ from anomalib_memd.models.wtngan.loss import (
     LeastSquaresGANLoss,
     PatchContrastiveLoss,
     StructureConsistencyLoss,
-    luma,
 )
 from anomalib_memd.models.wtngan.torch_model import Generator, PatchDiscriminator
 
@@ -85,10 +84,6 @@ def test_structure_is_the_ssim_of_images_of_equal_mean_and_contrast():
         x[0, 0].numpy(), y[0, 0].numpy(), data_range=1.0, gaussian_weights=True, use_sample_covariance=False, K1=0, K2=0
     )
     assert ours.item() == pytest.approx(theirs, abs=0.05)
-
-
-def test_luma_is_that_of_rec_601():
-    assert luma(torch.tensor([1.0, 0.5, 0.25])[None, :, None, None]).item() == pytest.approx(0.299 + 0.2935 + 0.0285)
 
 
 def test_patches_are_contrasted_as_defined():
