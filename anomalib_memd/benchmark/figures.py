@@ -8,6 +8,7 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 from sklearn.manifold import TSNE
 from sklearn.metrics import precision_recall_curve, roc_curve
 
@@ -207,7 +208,7 @@ def training(run: dict[str, Any]) -> Figure | None:
 
 
 def latency(scores: pd.DataFrame, facts: list[dict[str, Any]]) -> Figure | None:
-    """Image AUROC, mean of both modalities and all data sets, against the latency of the deployed model.
+    """Image AUROC, mean of both modalities, against the latency of the deployed model, one panel a data set.
 
     Args:
         scores: All scores.
@@ -215,16 +216,25 @@ def latency(scores: pd.DataFrame, facts: list[dict[str, Any]]) -> Figure | None:
     """
     costs = {f["method"]: f["cost"] for f in reversed(facts) if f["cost"]}
     metrics = tables.image_metrics(scores[(scores.dataset == scores.tested_on) & scores.detector.isin(list(TITLE))])
-    means = metrics.groupby("method").auroc.mean()
+    means = 100 * metrics.groupby(["dataset", "method"], sort=False).auroc.mean()
     if not costs:
         return None
-    figure, (axis,) = _panels(1)
-    for method, cost in costs.items():
-        milliseconds = cost.get("openvino_ms") or cost["torch_ms"]
-        axis.scatter(milliseconds, 100 * means[method], color=ABNORMAL if method == "MEMD" else NORMAL)
-        note = method if "openvino_ms" in cost else f"{method} (PyTorch)"
-        axis.annotate(note, (milliseconds, 100 * means[method]), (4, 4), textcoords="offset points", fontsize=7)
-    axis.set(xscale="log", xlabel="milliseconds an image, OpenVINO, batch 1", ylabel="image AUROC in %")
+    figure, axes = _panels(metrics.dataset.nunique())
+    for axis, (dataset, own) in zip(axes, means.groupby("dataset", sort=False), strict=True):
+        for method, auroc in own.droplevel("dataset").items():
+            cost = costs.get(method)
+            if cost is None:
+                continue
+            milliseconds = cost.get("openvino_ms") or cost["torch_ms"]
+            axis.scatter(milliseconds, auroc, color=ABNORMAL if method == "MEMD" else NORMAL)
+            note = method if "openvino_ms" in cost else f"{method} (PyTorch)"
+            axis.annotate(note, (milliseconds, auroc), (4, 4), textcoords="offset points", fontsize=7)
+        axis.set(
+            xscale="log", xlabel="milliseconds an image, OpenVINO, batch 1", ylabel="image AUROC in %", title=dataset
+        )
+        axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.xaxis.set_major_formatter(ScalarFormatter())
+        axis.xaxis.set_minor_formatter(NullFormatter())
     return figure
 
 

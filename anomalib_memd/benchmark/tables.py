@@ -60,7 +60,7 @@ def load_facts(output: Path) -> list[dict[str, Any]]:
         msg = f"{output} holds no finished job; run 'anomalib-memd benchmark --output {output}' first."
         raise FileNotFoundError(msg)
     facts = [json.loads(file.read_text(encoding="utf-8")) | {"folder": file.parent} for file in files]
-    return sorted(facts, key=lambda f: f.get("order", 0))
+    return sorted(facts, key=lambda f: (f.get("order", 0), f["modality"] == Modality.NBI.value))
 
 
 def image_metrics(scores: pd.DataFrame) -> pd.DataFrame:
