@@ -191,21 +191,19 @@ class DeployedDetector(ExportMixin, LightningModule):
         return (axes,) * len(self.modalities)
 
     def _post_training_quantization_ov(self, model: Any, datamodule: AnomalibDataModule | None = None) -> Any:  # type: ignore[override]
-        """Quantise what convolves, but for the discriminant: its weights, large ones of either sign, whiten."""
+        """Quantise the backbone and the convolutions of the networks.
+
+        What is solved for in its features keeps its precision: it divides them by small deviations.
+        """
         import nncf  # noqa: PLC0415  an extra
 
         images = calibration_images(datamodule, self.modalities)
-        discriminants = [
-            operation.get_friendly_name()
-            for operation in model.get_ops()
-            if operation.get_type_name() == "Convolution" and operation.get_output_partial_shape(0)[1] == 1
-        ]
         return nncf.quantize(
             model,
             nncf.Dataset(images),
             subset_size=len(images),
-            # Resizing and the logits of the image are products of matrices.
-            ignored_scope=nncf.IgnoredScope(names=discriminants, types=["MatMul"]),
+            # Resizing is a product of matrices.
+            ignored_scope=nncf.IgnoredScope(names=_after_embedding(model), types=["MatMul"], validate=False),
         )
 
     @staticmethod
@@ -286,3 +284,20 @@ def _export_whole(export_root: Path | str, write: Callable[[Path], Path]) -> Pat
         for file in path.parent.iterdir():
             file.replace(target.parent / file.name)
     return target
+
+
+def _after_embedding(model: Any) -> list[str]:
+    """Names of what follows the local averages of features, but for convolutions to more than one channel."""
+    waiting = [operation for operation in model.get_ops() if operation.get_type_name() == "AvgPool"]
+    found: dict[str, Any] = {}
+    while waiting:
+        operation = waiting.pop()
+        if operation.get_friendly_name() not in found:
+            found[operation.get_friendly_name()] = operation
+            waiting += [target.get_node() for output in operation.outputs() for target in output.get_target_inputs()]
+    return [
+        name
+        for name, operation in found.items()
+        if operation.get_type_name() != "Result"
+        and not (operation.get_type_name() == "Convolution" and operation.get_output_partial_shape(0)[1] != 1)
+    ]

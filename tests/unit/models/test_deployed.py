@@ -14,6 +14,7 @@ from anomalib_memd import MEMD
 from anomalib_memd.deployment.metadata import ModelFileError, read_metadata
 from anomalib_memd.modality import Branch, Modality
 from anomalib_memd.models.memd.calibration import calibration_images
+from anomalib_memd.models.memd.deployed import _after_embedding
 from tests.conftest import deployable_memd, small_memd, small_phantom
 
 SIZE = (48, 40)
@@ -147,7 +148,7 @@ def test_half_precision_halves_the_file(model, exported, images, tmp_path):
 
 
 @pytest.mark.parametrize("branch", [Branch.NBI, Branch.TEACHER])
-def test_quantisation_leaves_the_discriminant_alone(model, branch, phantom_root, tmp_path):
+def test_quantisation_leaves_what_is_solved_for_alone(model, branch, phantom_root, tmp_path):
     data = small_phantom(phantom_root)
     path = model.deployed(branch).to_openvino(tmp_path, compression_type=CompressionType.INT8_PTQ, datamodule=data)
     graph = openvino.Core().read_model(path)
@@ -155,6 +156,11 @@ def test_quantisation_leaves_the_discriminant_alone(model, branch, phantom_root,
     sources = {op.get_output_partial_shape(0)[1].get_length(): _is_quantised(op) for op in convolutions}
     assert not sources[1]
     assert sources[64]
+    exact = set(_after_embedding(graph))
+    assert any(op.get_type_name() == "ReduceSum" for op in graph.get_ops() if op.get_friendly_name() in exact)
+    # What is averaged may be quantised for the backbone, what is made of the averages is for the networks alone.
+    solved = [op for op in graph.get_ops() if op.get_friendly_name() in exact and op.get_type_name() != "AvgPool"]
+    assert not [op for op in solved if op.get_type_name() != "FakeQuantize" and _is_quantised(op)]
     item = data.train_data[0]
     inputs = [item.image, item.nbi_image] if branch is Branch.TEACHER else [item.nbi_image]
     score = openvino.Core().compile_model(graph, "CPU")([image[None].numpy() for image in inputs])["pred_score"]
@@ -162,8 +168,8 @@ def test_quantisation_leaves_the_discriminant_alone(model, branch, phantom_root,
     assert float(score[0]) == pytest.approx(float(expected(model, branch, images).pred_score[0]), abs=0.1)
 
 
-def _is_quantised(convolution):
-    return any(port.get_source_output().get_node().get_type_name() == "FakeQuantize" for port in convolution.inputs())
+def _is_quantised(operation):
+    return any(port.get_source_output().get_node().get_type_name() == "FakeQuantize" for port in operation.inputs())
 
 
 def test_calibration_needs_images_of_the_right_kind(phantom_root, tmp_path):
