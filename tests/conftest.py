@@ -71,8 +71,9 @@ def deployable_memd():
     for part in (model.model.teacher, *model.model.students.values()):
         torch.nn.init.normal_(part.head.discriminant.weight, std=0.5)
         torch.nn.init.normal_(part.head.image.weight, std=1.0)
+    images = 4 * torch.rand(40, 3, 1, 1) - 2 + 0.5 * torch.randn(40, 3, 64, 64)
     with torch.inference_mode():
-        features = dict.fromkeys(Modality, model.model.embedding(torch.randn(40, 3, 64, 64)))
+        features = dict.fromkeys(Modality, model.model.embedding(images))
     heads = [(model.model.teacher.head, list(Modality))]
     heads += [(model.model.student(modality).head, [modality]) for modality in Modality]
     fit_distances(heads, [features], {m: feature_statistics([x]) for m, x in features.items()})

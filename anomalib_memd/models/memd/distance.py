@@ -65,7 +65,6 @@ class NormalDistance(nn.Module):
     @torch.no_grad()
     def fit_samples(self, samples: torch.Tensor) -> None:
         """Fit to samples ``(N, C)``, few of them perhaps; the scale is that of samples left out, fold by fold."""
-        samples = samples.double()
         rows = torch.arange(len(samples), device=samples.device)
         left_out = []
         for fold in range(FOLDS):
@@ -81,6 +80,7 @@ class NormalDistance(nn.Module):
         self.deviation.copy_(_positive(distances.std(correction=0)))
 
     def _fit_moments(self, samples: torch.Tensor) -> None:
+        samples = samples.double().cpu()  # Not every accelerator has double precision.
         mean, std = samples.mean(0), _positive(samples.std(0, correction=0))
         scaled = (samples - mean) / std / len(samples) ** 0.5
         # The Gram matrix has the same variances, and is small where samples are few.
