@@ -74,8 +74,7 @@ def deployable_memd():
     images = 4 * torch.rand(40, 3, 1, 1) - 2 + 0.5 * torch.randn(40, 3, 64, 64)
     with torch.inference_mode():
         features = dict.fromkeys(Modality, model.model.embedding(images))
-    heads = [(model.model.teacher.head, list(Modality))]
-    heads += [(model.model.student(modality).head, [modality]) for modality in Modality]
+    heads = [pair for stage in Stage for pair in model.model.heads(stage)]
     fit_distances(heads, [features], {m: feature_statistics([x]) for m, x in features.items()})
     for branch in Branch:
         processor = model.post_processor.branch(branch)

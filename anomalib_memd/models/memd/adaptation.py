@@ -11,6 +11,7 @@ from anomalib_memd.data.dataset import EndoscopyDataset
 from anomalib_memd.data.folder import training_rows
 from anomalib_memd.files import written_whole
 from anomalib_memd.modality import Branch, Modality
+from anomalib_memd.stage import Stage
 from anomalib_memd.translation import SpectralNBI
 
 from .feature_cache import FeatureCache
@@ -138,8 +139,7 @@ def _solve(model: MEMD, cache: FeatureCache, rows: torch.Tensor) -> None:
         model.shrinkage,
         model.ridge,
     )
-    heads = [(network.teacher.head, list(Modality))]
-    heads += [(network.student(modality).head, [modality]) for modality in Modality]
+    heads = [pair for stage in Stage for pair in network.heads(stage)]
     fit_distances(heads, cache.normals(rows, model.device), statistics)
 
 

@@ -1,4 +1,4 @@
-"""Images on which an exported detector is quantised."""
+"""What it takes to quantise an exported detector: images, and what to leave alone."""
 
 import logging
 from collections.abc import Sequence
@@ -55,3 +55,20 @@ def calibration_images(
         inputs = {m.value: found[m][None].float().numpy() for m in modalities}
         images.append(inputs if len(modalities) > 1 else inputs[modalities[0].value])
     return images
+
+
+def after_embedding(model: Any) -> list[str]:
+    """Names of what follows the local averages of features, but for convolutions to more than one channel."""
+    waiting = [operation for operation in model.get_ops() if operation.get_type_name() == "AvgPool"]
+    found: dict[str, Any] = {}
+    while waiting:
+        operation = waiting.pop()
+        if operation.get_friendly_name() not in found:
+            found[operation.get_friendly_name()] = operation
+            waiting += [target.get_node() for output in operation.outputs() for target in output.get_target_inputs()]
+    return [
+        name
+        for name, operation in found.items()
+        if operation.get_type_name() != "Result"
+        and not (operation.get_type_name() == "Convolution" and operation.get_output_partial_shape(0)[1] != 1)
+    ]

@@ -17,7 +17,7 @@ from anomalib_memd.deployment.metadata import EXTRA_FILE, KEY, Metadata
 from anomalib_memd.deployment.metadata import write_metadata as add_metadata
 from anomalib_memd.modality import Modality
 
-from .calibration import calibration_images
+from .calibration import after_embedding, calibration_images
 from .torch_model import predict
 
 
@@ -203,7 +203,7 @@ class DeployedDetector(ExportMixin, LightningModule):
             nncf.Dataset(images),
             subset_size=len(images),
             # Resizing is a product of matrices.
-            ignored_scope=nncf.IgnoredScope(names=_after_embedding(model), types=["MatMul"], validate=False),
+            ignored_scope=nncf.IgnoredScope(names=after_embedding(model), types=["MatMul"], validate=False),
         )
 
     @staticmethod
@@ -284,20 +284,3 @@ def _export_whole(export_root: Path | str, write: Callable[[Path], Path]) -> Pat
         for file in path.parent.iterdir():
             file.replace(target.parent / file.name)
     return target
-
-
-def _after_embedding(model: Any) -> list[str]:
-    """Names of what follows the local averages of features, but for convolutions to more than one channel."""
-    waiting = [operation for operation in model.get_ops() if operation.get_type_name() == "AvgPool"]
-    found: dict[str, Any] = {}
-    while waiting:
-        operation = waiting.pop()
-        if operation.get_friendly_name() not in found:
-            found[operation.get_friendly_name()] = operation
-            waiting += [target.get_node() for output in operation.outputs() for target in output.get_target_inputs()]
-    return [
-        name
-        for name, operation in found.items()
-        if operation.get_type_name() != "Result"
-        and not (operation.get_type_name() == "Convolution" and operation.get_output_partial_shape(0)[1] != 1)
-    ]

@@ -3,6 +3,8 @@
 import torch
 from torch import nn
 
+from .statistics import varying
+
 FOLDS = 8
 """Number of parts of few samples; each is measured by what was fitted to the others."""
 
@@ -58,7 +60,7 @@ class NormalDistance(nn.Module):
     @torch.no_grad()
     def fit_covariance(self, mean: torch.Tensor, covariance: torch.Tensor) -> None:
         """Take over the moments of very many samples, of shapes ``(C,)`` and ``(C, C)``."""
-        std = _positive(covariance.diagonal().clamp_min(0).sqrt())
+        std = varying(covariance.diagonal().clamp_min(0).sqrt())
         variances, directions = (x.flip(-1) for x in torch.linalg.eigh(covariance / torch.outer(std, std)))
         self._take_over(mean, std, variances[: self.rank], directions.T[: self.rank], variances[self.rank :].mean())
 
@@ -77,11 +79,11 @@ class NormalDistance(nn.Module):
     def fit_scale(self, distances: torch.Tensor) -> None:
         """Take over mean and deviation of :meth:`distance` over normal features, in any shape."""
         self.average.copy_(distances.mean())
-        self.deviation.copy_(_positive(distances.std(correction=0)))
+        self.deviation.copy_(varying(distances.std(correction=0)))
 
     def _fit_moments(self, samples: torch.Tensor) -> None:
         samples = samples.double().cpu()  # Not every accelerator has double precision.
-        mean, std = samples.mean(0), _positive(samples.std(0, correction=0))
+        mean, std = samples.mean(0), varying(samples.std(0, correction=0))
         scaled = (samples - mean) / std / len(samples) ** 0.5
         # The Gram matrix has the same variances, and is small where samples are few.
         variances, weights = (x.flip(-1) for x in torch.linalg.eigh(scaled @ scaled.T))
@@ -106,8 +108,3 @@ class NormalDistance(nn.Module):
         self.residual.copy_(residual)
         self.components.zero_()
         self.components[: len(gain)].copy_(gain[:, None] * directions)
-
-
-def _positive(deviation: torch.Tensor) -> torch.Tensor:
-    """What never varies keeps a deviation of one."""
-    return torch.where(deviation > 1e-6, deviation, 1.0)

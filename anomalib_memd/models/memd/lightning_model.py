@@ -326,15 +326,13 @@ class MEMD(AnomalibModule):
                     noisy = (pair.with_noise(noise, teacher.channel_deviations()) for pair in pairs)
                     negatives = ((pair.normal, pair.abnormal, pair.masks) for pair in noisy)
                     solve_teacher(teacher, normals, negatives, statistics, self.shrinkage, self.ridge)
-                heads = [(teacher.head, list(Modality))]
             else:
                 self.model.fit_student_statistics(statistics)
                 if self.model.distils_evidence:
                     abnormal = (pair.abnormal for pair in pairs)
                     paired = self.objective.paired_targets and not use_unpaired
                     solve_students(self.model, normals, abnormal, statistics, paired, self.shrinkage, self.ridge)
-                heads = [(self.model.student(modality).head, [modality]) for modality in Modality]
-            fit_distances(heads, self.features.normals(use_unpaired, self.device), statistics)
+            fit_distances(self.model.heads(stage), self.features.normals(use_unpaired, self.device), statistics)
         self.features.release(self.trainer)
 
     def training_step(self, batch: Batch, batch_idx: int) -> STEP_OUTPUT:

@@ -39,12 +39,17 @@ class ChannelStandardization(nn.Module):
     def fit(self, mean: torch.Tensor, std: torch.Tensor) -> None:
         """Take over statistics, both of shape ``(C,)``; a channel that never varies keeps a deviation of one."""
         self.mean.copy_(mean)
-        self.std.copy_(torch.where(std > 1e-6, std, 1.0))
+        self.std.copy_(varying(std))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Standardise features of shape ``(B, C)`` or ``(B, C, H, W)``."""
         shape = (-1,) + (1,) * (x.ndim - 2)
         return (x - self.mean.view(shape)) / self.std.view(shape)
+
+
+def varying(deviation: torch.Tensor) -> torch.Tensor:
+    """Deviations to divide by: what never varies has one of one."""
+    return torch.where(deviation > 1e-6, deviation, 1.0)
 
 
 def global_statistics(features: torch.Tensor) -> torch.Tensor:

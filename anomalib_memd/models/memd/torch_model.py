@@ -274,6 +274,12 @@ class MEMDModel(nn.Module):
         """The student of a modality."""
         return self.students[modality.value]  # type: ignore[return-value]
 
+    def heads(self, stage: Stage) -> list[tuple[DiscriminatorHead, list[Modality]]]:
+        """The heads of a stage, each with the modalities whose features are its evidence."""
+        if stage is Stage.TEACHER:
+            return [(self.teacher.head, list(Modality))]
+        return [(self.student(modality).head, [modality]) for modality in Modality]
+
     @property
     def distils_evidence(self) -> bool:
         """Whether what is linear in backbone features is distilled, in closed form, besides the network."""

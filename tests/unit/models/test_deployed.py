@@ -13,8 +13,7 @@ from anomalib.deploy import CompressionType, OpenVINOInferencer, TorchInferencer
 from anomalib_memd import MEMD
 from anomalib_memd.deployment.metadata import ModelFileError, read_metadata
 from anomalib_memd.modality import Branch, Modality
-from anomalib_memd.models.memd.calibration import calibration_images
-from anomalib_memd.models.memd.deployed import _after_embedding
+from anomalib_memd.models.memd.calibration import after_embedding, calibration_images
 from tests.conftest import deployable_memd, small_memd, small_phantom
 
 SIZE = (48, 40)
@@ -156,7 +155,7 @@ def test_quantisation_leaves_what_is_solved_for_alone(model, branch, phantom_roo
     sources = {op.get_output_partial_shape(0)[1].get_length(): _is_quantised(op) for op in convolutions}
     assert not sources[1]
     assert sources[64]
-    exact = set(_after_embedding(graph))
+    exact = set(after_embedding(graph))
     assert any(op.get_type_name() == "ReduceSum" for op in graph.get_ops() if op.get_friendly_name() in exact)
     # What is averaged may be quantised for the backbone, what is made of the averages is for the networks alone.
     solved = [op for op in graph.get_ops() if op.get_friendly_name() in exact and op.get_type_name() != "AvgPool"]

@@ -19,6 +19,7 @@ from anomalib_memd.models.memd.discriminant import (
 from anomalib_memd.models.memd.solution import fit_distances, solve_students, solve_teacher
 from anomalib_memd.models.memd.statistics import feature_statistics
 from anomalib_memd.models.memd.torch_model import MEMDModel
+from anomalib_memd.stage import Stage
 
 
 def correlated(count, channels, seed=0):
@@ -128,9 +129,10 @@ def test_without_partners_the_teacher_sees_one_image_twice(solved):
 
 def test_distances_are_fitted_to_the_features_of_their_modality(solved):
     model, normal, abnormal, mask, statistics = solved
-    heads = [(model.teacher.head, list(Modality)), *((model.student(m).head, [m]) for m in Modality)]
-    fit_distances(heads, [normal], statistics)
+    fit_distances([pair for stage in Stage for pair in model.heads(stage)], [normal], statistics)
     with torch.no_grad():
+        margins = [x[:, 1] - x[:, 0] for x in (model.teacher(features).logits.image for features in (normal, abnormal))]
+        assert margins[1].min() > margins[0].max()
         for number, modality in enumerate(Modality):
             student, teacher = model.student(modality).head, model.teacher.head
             both, one = list(abnormal.values()), abnormal[modality]
@@ -151,7 +153,7 @@ def test_a_shared_student_measures_by_both_modalities():
     normal = {m: 5 * i + torch.randn(shape) for i, m in enumerate(Modality)}
     statistics = {m: feature_statistics([x]) for m, x in normal.items()}
     model.fit_student_statistics(statistics)
-    fit_distances([(model.student(m).head, [m]) for m in Modality], [normal], statistics)
+    fit_distances(model.heads(Stage.STUDENTS), [normal], statistics)
     distance = model.student(Modality.WLI).head.location_distances[0]
     torch.testing.assert_close(distance.mean, torch.full((shape[1],), 2.5), atol=0.2, rtol=0)
     assert float(distance(torch.cat(list(normal.values()))).mean()) == pytest.approx(0, abs=1e-3)
