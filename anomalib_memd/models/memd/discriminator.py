@@ -28,7 +28,8 @@ class DiscriminatorHead(nn.Module):
 
     A small network judges locations by ``features``. The image is judged by the *evidence*, one or more maps:
     its logits are linear in the global statistics of the evidence. A head with a discriminant also has log odds
-    of each location that are linear in the evidence, and adds on both levels how far the evidence is from normal.
+    of each location that are linear in the evidence, and adds on both levels how far the evidence is from normal;
+    its image has the contrast of these odds besides, by which a small lesion counts.
 
     Args:
         channels: Number of channels of the features from which locations are judged.
@@ -36,6 +37,7 @@ class DiscriminatorHead(nn.Module):
         parts: Number of maps of the evidence.
         discriminant: Whether there is a discriminant.
         distance_weight: Weight of the distances from normal, the mean over the maps of the evidence; 0 for none.
+        contrast_weight: Weight of the contrast of the odds of locations in those of the image.
         hidden: Hidden width of the network.
     """
 
@@ -46,6 +48,7 @@ class DiscriminatorHead(nn.Module):
         parts: int = 1,
         discriminant: bool = False,
         distance_weight: float = 1.0,
+        contrast_weight: float = 0.5,
         hidden: int = 128,
     ) -> None:
         super().__init__()
@@ -61,6 +64,7 @@ class DiscriminatorHead(nn.Module):
             nn.init.zeros_(linear.weight)
             nn.init.zeros_(linear.bias)
         self.distance_weight = distance_weight
+        self.contrast_weight = contrast_weight
         measured = parts if discriminant and distance_weight else 0
         self.location_distances = nn.ModuleList(NormalDistance(evidence_channels) for _ in range(measured))
         self.image_distances = nn.ModuleList(NormalDistance(evidence_channels) for _ in range(measured))
@@ -125,9 +129,8 @@ class DiscriminatorHead(nn.Module):
         odds = self.discriminate(evidence)
         if self.location_distances:
             odds = odds + self._far(self.location_distances, evidence)[:, None]
-            far = self._far(self.image_distances, self.split(weighed))
-            image = image + torch.stack([-far, far], 1) / 2
-        return Logits(location, image, odds)
+            image = image + _both(self._far(self.image_distances, self.split(weighed)))
+        return Logits(location, image + _both(self.contrast_weight * contrast(odds)), odds)
 
     def split(self, weighed: torch.Tensor) -> Sequence[torch.Tensor]:
         """The output of :meth:`weigh`, map by map."""
@@ -136,3 +139,21 @@ class DiscriminatorHead(nn.Module):
     def _far(self, distances: nn.ModuleList, parts: Sequence[torch.Tensor]) -> torch.Tensor:
         measured = [distance(part) for distance, part in zip(distances, parts, strict=True)]
         return self.distance_weight * torch.stack(measured).mean(0)
+
+
+def contrast(odds: torch.Tensor) -> torch.Tensor:
+    """How far the highest tenth of a map stands above the whole of it.
+
+    Args:
+        odds: Shape ``(B, 1, H, W)``.
+
+    Returns:
+        Shape ``(B,)``.
+    """
+    locations = odds.flatten(1)
+    return locations.topk(max(1, locations.shape[1] // 10)).values.mean(1) - locations.mean(1)
+
+
+def _both(odds: torch.Tensor) -> torch.Tensor:
+    """The two logits, of shape ``(B, 2)``, of which log odds of shape ``(B,)`` are the difference."""
+    return torch.stack([-odds, odds], 1) / 2

@@ -70,6 +70,8 @@ class MEMD(AnomalibModule):
         residual: Whether the reconstruction is added to what it reconstructs.
         distance_weight: Weight of the distance from normal features in the log odds of locations and image, where
             that of the discriminant is 1. Only with evidence from the backbone.
+        contrast_weight: Weight in the image's log odds of the contrast of the locations': how far their highest tenth
+            stands above their mean. Only with evidence from the backbone.
         teacher_evidence: From whose global statistics the teacher judges the image.
         student_evidence: From whose global statistics the students judge the image.
         synthesis: What is drawn into normal images to make negatives.
@@ -144,6 +146,7 @@ class MEMD(AnomalibModule):
         energy: EnergyForm | str = EnergyForm.SIMAM,
         residual: bool = True,
         distance_weight: float = 1.0,
+        contrast_weight: float = 0.5,
         teacher_evidence: Evidence | str = Evidence.BACKBONE,
         student_evidence: Evidence | str = Evidence.BACKBONE,
         synthesis: SynthesisKind | str = SynthesisKind.LESION,
@@ -197,6 +200,7 @@ class MEMD(AnomalibModule):
             energy,
             residual,
             distance_weight,
+            contrast_weight,
             teacher_evidence,
             student_evidence,
             distillation,

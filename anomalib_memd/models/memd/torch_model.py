@@ -96,17 +96,29 @@ class Student(nn.Module):
         encoder: Encoder of the modality.
         evidence: From what the image is judged.
         distance_weight: See :class:`.DiscriminatorHead`.
+        contrast_weight: See :class:`.DiscriminatorHead`.
     """
 
     def __init__(
-        self, channels: int, width: int, encoder: ModalityEncoder, evidence: Evidence, distance_weight: float
+        self,
+        channels: int,
+        width: int,
+        encoder: ModalityEncoder,
+        evidence: Evidence,
+        distance_weight: float,
+        contrast_weight: float,
     ) -> None:
         super().__init__()
         self.evidence = evidence
         self.encoder = encoder
         backbone = evidence is Evidence.BACKBONE
         self.head = DiscriminatorHead(
-            width, channels if backbone else width, discriminant=backbone, distance_weight=distance_weight
+            width,
+            channels if backbone else width,
+            1,
+            backbone,
+            distance_weight,
+            contrast_weight,
         )
 
     def fit_statistics(self, statistics: FeatureStatistics) -> None:
@@ -141,6 +153,7 @@ class Teacher(nn.Module):
         fusion: Cross attention from white light to narrow band; ``None`` adds the two encodings.
         evidence: From what the image is judged.
         distance_weight: See :class:`.DiscriminatorHead`.
+        contrast_weight: See :class:`.DiscriminatorHead`.
     """
 
     def __init__(
@@ -151,6 +164,7 @@ class Teacher(nn.Module):
         fusion: CrossModalFusion | None,
         evidence: Evidence,
         distance_weight: float,
+        contrast_weight: float,
     ) -> None:
         super().__init__()
         self.evidence = evidence
@@ -163,6 +177,7 @@ class Teacher(nn.Module):
             len(Modality) if backbone else 1,
             backbone,
             distance_weight,
+            contrast_weight,
         )
 
     def fit_statistics(self, statistics: Mapping[Modality, FeatureStatistics]) -> None:
@@ -211,6 +226,7 @@ class MEMDModel(nn.Module):
         energy: Form of its SimAM attention.
         residual: Whether the reconstruction is added to what it reconstructs.
         distance_weight: See :class:`.DiscriminatorHead`.
+        contrast_weight: See :class:`.DiscriminatorHead`.
         teacher_evidence: From what the teacher judges the image.
         student_evidence: From what the students judge the image.
         distillation: Which students there are.
@@ -230,6 +246,7 @@ class MEMDModel(nn.Module):
         energy: EnergyForm | str = EnergyForm.SIMAM,
         residual: bool = True,
         distance_weight: float = 1.0,
+        contrast_weight: float = 0.5,
         teacher_evidence: Evidence | str = Evidence.BACKBONE,
         student_evidence: Evidence | str = Evidence.BACKBONE,
         distillation: Distillation | str = Distillation.PER_MODALITY,
@@ -258,6 +275,7 @@ class MEMDModel(nn.Module):
             CrossModalFusion(width, fusion_layers, fusion_heads) if fusion in {Fusion.CMCA, Fusion.BOTH} else None,
             Evidence(teacher_evidence),
             distance_weight,
+            contrast_weight,
         )
         self.students = nn.ModuleDict()
         if distillation is not Distillation.NONE:
@@ -266,7 +284,9 @@ class MEMDModel(nn.Module):
                 self.students[own.value] = (
                     self.students[Modality.WLI.value]
                     if shared
-                    else Student(channels, width, encoder(), Evidence(student_evidence), distance_weight)
+                    else Student(
+                        channels, width, encoder(), Evidence(student_evidence), distance_weight, contrast_weight
+                    )
                 )
         self._in_training: list[nn.Module] = []
 

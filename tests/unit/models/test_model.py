@@ -51,10 +51,10 @@ def test_map_is_that_of_the_network_and_of_the_discriminant(backbone):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("weight", [0.0, 0.7])
-def test_head_adds_discriminant_and_distance_on_both_levels(weight):
+@pytest.mark.parametrize(("weight", "contrast_weight"), [(0.0, 0.0), (0.7, 0.0), (0.7, 0.4)])
+def test_head_adds_discriminant_distance_and_contrast(weight, contrast_weight):
     features, evidence = torch.randn(3, 4, 5, 6), [torch.randn(3, 2, 5, 6), torch.randn(3, 2, 5, 6)]
-    head = DiscriminatorHead(4, 2, parts=2, discriminant=True, distance_weight=weight)
+    head = DiscriminatorHead(4, 2, parts=2, discriminant=True, distance_weight=weight, contrast_weight=contrast_weight)
     nn.init.normal_(head.discriminant.weight)
     nn.init.normal_(head.discriminant.bias)
     nn.init.normal_(head.image.weight)
@@ -67,6 +67,9 @@ def test_head_adds_discriminant_and_distance_on_both_levels(weight):
         odds += weight * sum(d(x) for d, x in zip(head.location_distances, evidence, strict=True))[:, None] / 2
         pooled = [head.weigh(evidence)[:, :2], head.weigh(evidence)[:, 2:]]
         margin += weight * sum(d(x) for d, x in zip(head.image_distances, pooled, strict=True)) / 2
+    for number, image in enumerate(odds):
+        highest = sorted(image.flatten().tolist())[-3:]  # The highest tenth of 30 locations.
+        margin[number] += contrast_weight * (sum(highest) / 3 - float(image.mean()))
     torch.testing.assert_close(logits.odds, odds)
     torch.testing.assert_close(logits.image[:, 1] - logits.image[:, 0], margin)
 
