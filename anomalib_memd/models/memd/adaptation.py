@@ -14,12 +14,12 @@ from anomalib_memd.modality import Branch, Modality
 from anomalib_memd.stage import Stage
 from anomalib_memd.translation import SpectralNBI
 
+from .branches import Evidence, Features
 from .feature_cache import FeatureCache
 from .lightning_model import MEMD
 from .negatives import NegativePool
 from .solution import fit_distances, solve_students, solve_teacher
 from .statistics import feature_statistics
-from .torch_model import Evidence, Features
 
 FOLDS = 8
 """Number of parts of the images; each is scored by what was solved for on the others."""

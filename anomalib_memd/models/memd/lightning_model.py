@@ -27,6 +27,7 @@ from anomalib_memd.modality import Branch, Modality
 from anomalib_memd.stage import Stage
 from anomalib_memd.version import __version__
 
+from .branches import Evidence
 from .checkpoint import load_teacher
 from .deployed import DeployedDetector, DeployedStudent, DeployedTeacher
 from .evaluator import MultimodalEvaluator
@@ -39,7 +40,7 @@ from .pre_processor import PairedPreProcessor
 from .prediction_table import PredictionTable
 from .solution import fit_distances, solve_students, solve_teacher
 from .synthesis import FeatureNoise, SynthesisKind
-from .torch_model import Distillation, Evidence, Fusion, MEMDModel
+from .torch_model import Distillation, Fusion, MEMDModel
 from .training_features import TrainingFeatures
 from .visualizer import MultimodalVisualizer
 

@@ -7,6 +7,7 @@ from torch import nn
 
 from anomalib_memd.modality import Modality
 
+from .branches import Teacher
 from .discriminator import Logits
 from .loss import (
     DiscriminatorLoss,
@@ -17,7 +18,7 @@ from .loss import (
     ModalityTemperature,
 )
 from .synthesis import FeatureNoise
-from .torch_model import MEMDModel, Teacher
+from .torch_model import MEMDModel
 from .training_features import Sample
 
 

@@ -8,6 +8,7 @@ import torch
 
 from anomalib_memd.modality import Modality
 
+from .branches import Features, Teacher
 from .discriminant import (
     Discriminant,
     image_discriminant,
@@ -17,7 +18,7 @@ from .discriminant import (
 )
 from .discriminator import DiscriminatorHead
 from .statistics import FeatureStatistics
-from .torch_model import Features, MEMDModel, Teacher
+from .torch_model import MEMDModel
 
 
 @torch.no_grad()

@@ -8,11 +8,12 @@ from torch.nn import functional as F  # noqa: N812
 
 from anomalib_memd.backbones import BackboneError, build_backbone
 from anomalib_memd.modality import Modality
+from anomalib_memd.models.memd.branches import ModalityEncoder
 from anomalib_memd.models.memd.discriminator import DiscriminatorHead, Logits
 from anomalib_memd.models.memd.embedding import FeatureEmbedding
 from anomalib_memd.models.memd.masked_attention import MaskedAttentionReconstruction
 from anomalib_memd.models.memd.statistics import ChannelStandardization, feature_statistics, global_statistics
-from anomalib_memd.models.memd.torch_model import MEMDModel, ModalityEncoder, predict
+from anomalib_memd.models.memd.torch_model import MEMDModel, predict
 from anomalib_memd.stage import Stage
 
 

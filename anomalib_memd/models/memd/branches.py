@@ -1,0 +1,185 @@
+"""The detectors of MEMD: the teacher of pairs, and the student of one modality."""
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import NamedTuple
+
+import torch
+from torch import nn
+from torch.nn import functional as F  # noqa: N812
+
+from anomalib_memd.modality import Modality
+
+from .cross_attention import CrossModalFusion
+from .discriminator import DiscriminatorHead, Logits
+from .masked_attention import MaskedAttentionReconstruction
+from .statistics import ChannelStandardization, FeatureStatistics
+
+Features = Mapping[Modality, torch.Tensor]
+
+
+class Evidence(StrEnum):
+    """From whose global statistics a head judges the image."""
+
+    ENCODING = "encoding"
+    """Those of what it judges locations from: the encoding, or the teacher's fusion."""
+    BACKBONE = "backbone"
+    """Those of the backbone features; the teacher's are of both modalities."""
+
+
+class ModalityEncoder(nn.Module):
+    """From backbone features to what fusion and location logits see: standardise, project and reconstruct.
+
+    Args:
+        channels: Number of backbone channels.
+        width: Number of channels of the projection and all after it.
+        reconstruction: Masked attention reconstruction, or ``None`` to leave it out.
+        residual: Whether the projection is added to its reconstruction, so that a location keeps its own
+            features beside what its surroundings tell.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        width: int,
+        reconstruction: MaskedAttentionReconstruction | None,
+        residual: bool,
+    ) -> None:
+        super().__init__()
+        self.standardize = ChannelStandardization(channels)
+        self.project = nn.Conv2d(channels, width, 1)
+        self.reconstruction = reconstruction
+        self.residual = residual
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Encode features of shape ``(B, C, H, W)`` as ``(B, width, H, W)``."""
+        # Standardisation goes into the projection, which saves several passes over the widest map there is.
+        weight = self.project.weight / self.standardize.std[:, None, None]
+        bias = self.project.bias - weight.flatten(1) @ self.standardize.mean
+        x = F.conv2d(features, weight, bias)
+        if self.reconstruction is None:
+            return x
+        return x + self.reconstruction(x) if self.residual else self.reconstruction(x)
+
+
+class Student(nn.Module):
+    """A detector of one modality: encoder and discriminator head.
+
+    Args:
+        channels: Number of backbone channels.
+        width: Number of channels of the encoding.
+        encoder: Encoder of the modality.
+        evidence: From what the image is judged.
+        distance_weight: See :class:`.DiscriminatorHead`.
+        contrast_weight: See :class:`.DiscriminatorHead`.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        width: int,
+        encoder: ModalityEncoder,
+        evidence: Evidence,
+        distance_weight: float,
+        contrast_weight: float,
+    ) -> None:
+        super().__init__()
+        self.evidence = evidence
+        self.encoder = encoder
+        backbone = evidence is Evidence.BACKBONE
+        self.head = DiscriminatorHead(
+            width,
+            channels if backbone else width,
+            1,
+            backbone,
+            distance_weight,
+            contrast_weight,
+        )
+
+    def fit_statistics(self, statistics: FeatureStatistics) -> None:
+        """Take over the statistics of the normal training images."""
+        self.encoder.standardize.fit(statistics.mean, statistics.std)
+        if self.evidence is Evidence.BACKBONE:
+            self.head.standardize.fit(statistics.global_mean, statistics.global_std)
+
+    def forward(self, features: torch.Tensor) -> Logits:
+        """Judge backbone features of shape ``(B, C, H, W)``."""
+        encoding = self.encoder(features)
+        return self.head(encoding, [encoding if self.evidence is Evidence.ENCODING else features])
+
+
+class TeacherOutput(NamedTuple):
+    """What the teacher makes of a pair."""
+
+    logits: Logits
+    encodings: dict[Modality, torch.Tensor]
+    """Encoding of each modality, ``(B, width, H, W)``."""
+    fusion: torch.Tensor
+    """``x_fusion``, ``(B, width, H, W)``."""
+
+
+class Teacher(nn.Module):
+    """The detector of pairs: an encoder for each modality, cross-modal fusion and discriminator head.
+
+    Args:
+        channels: Number of backbone channels.
+        width: Number of channels of encodings and fusion.
+        encoders: Encoders of both modalities.
+        fusion: Cross attention from white light to narrow band; ``None`` adds the two encodings.
+        evidence: From what the image is judged.
+        distance_weight: See :class:`.DiscriminatorHead`.
+        contrast_weight: See :class:`.DiscriminatorHead`.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        width: int,
+        encoders: Mapping[Modality, ModalityEncoder],
+        fusion: CrossModalFusion | None,
+        evidence: Evidence,
+        distance_weight: float,
+        contrast_weight: float,
+    ) -> None:
+        super().__init__()
+        self.evidence = evidence
+        self.encoders = nn.ModuleDict({modality.value: encoder for modality, encoder in encoders.items()})
+        self.fusion = fusion
+        backbone = evidence is Evidence.BACKBONE
+        self.head = DiscriminatorHead(
+            width,
+            channels if backbone else width,
+            len(Modality) if backbone else 1,
+            backbone,
+            distance_weight,
+            contrast_weight,
+        )
+
+    def fit_statistics(self, statistics: Mapping[Modality, FeatureStatistics]) -> None:
+        """Take over the statistics of the normal training images of each modality."""
+        for modality in Modality:
+            self.encoders[modality.value].standardize.fit(statistics[modality].mean, statistics[modality].std)
+        if self.evidence is Evidence.BACKBONE:
+            both = [statistics[modality] for modality in Modality]
+            self.head.standardize.fit(
+                torch.cat([own.global_mean for own in both]), torch.cat([own.global_std for own in both])
+            )
+
+    def channel_deviations(self) -> dict[Modality, torch.Tensor]:
+        """Deviation of each backbone channel over the normal training images, ``(C,)`` for each modality."""
+        return {modality: self.encoders[modality.value].standardize.std for modality in Modality}
+
+    def forward(self, features: Features) -> TeacherOutput:
+        """Judge a pair.
+
+        Args:
+            features: Backbone features of both modalities, each ``(B, C, H, W)``.
+
+        Returns:
+            Logits, encodings and fusion.
+        """
+        encodings = {m: self.encoders[m.value](features[m]) for m in Modality}
+        wli, nbi = encodings[Modality.WLI], encodings[Modality.NBI]
+        fusion = wli + nbi if self.fusion is None else self.fusion(wli, nbi)
+        evidence = [fusion] if self.evidence is Evidence.ENCODING else [features[m] for m in Modality]
+        return TeacherOutput(self.head(fusion, evidence), encodings, fusion)
