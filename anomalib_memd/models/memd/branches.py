@@ -102,10 +102,10 @@ class Student(nn.Module):
         if self.evidence is Evidence.BACKBONE:
             self.head.standardize.fit(statistics.global_mean, statistics.global_std)
 
-    def forward(self, features: torch.Tensor) -> Logits:
-        """Judge backbone features of shape ``(B, C, H, W)``."""
+    def forward(self, features: torch.Tensor, locations_only: bool = False) -> Logits:
+        """Judge backbone features of shape ``(B, C, H, W)``; see :meth:`.DiscriminatorHead.forward`."""
         encoding = self.encoder(features)
-        return self.head(encoding, [encoding if self.evidence is Evidence.ENCODING else features])
+        return self.head(encoding, [encoding if self.evidence is Evidence.ENCODING else features], locations_only)
 
 
 class TeacherOutput(NamedTuple):
@@ -169,11 +169,12 @@ class Teacher(nn.Module):
         """Deviation of each backbone channel over the normal training images, ``(C,)`` for each modality."""
         return {modality: self.encoders[modality.value].standardize.std for modality in Modality}
 
-    def forward(self, features: Features) -> TeacherOutput:
+    def forward(self, features: Features, locations_only: bool = False) -> TeacherOutput:
         """Judge a pair.
 
         Args:
             features: Backbone features of both modalities, each ``(B, C, H, W)``.
+            locations_only: See :meth:`.DiscriminatorHead.forward`.
 
         Returns:
             Logits, encodings and fusion.
@@ -182,4 +183,4 @@ class Teacher(nn.Module):
         wli, nbi = encodings[Modality.WLI], encodings[Modality.NBI]
         fusion = wli + nbi if self.fusion is None else self.fusion(wli, nbi)
         evidence = [fusion] if self.evidence is Evidence.ENCODING else [features[m] for m in Modality]
-        return TeacherOutput(self.head(fusion, evidence), encodings, fusion)
+        return TeacherOutput(self.head(fusion, evidence, locations_only), encodings, fusion)

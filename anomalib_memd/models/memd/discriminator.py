@@ -17,8 +17,8 @@ class Logits(NamedTuple):
 
     location: torch.Tensor
     """Shape ``(B, 2, H, W)``."""
-    image: torch.Tensor
-    """Shape ``(B, 2)``."""
+    image: torch.Tensor | None = None
+    """Shape ``(B, 2)``, unless locations alone were asked for."""
     odds: torch.Tensor | None = None
     """Log odds of each location by discriminant and distance, ``(B, 1, H, W)``, if the head has them."""
 
@@ -112,17 +112,21 @@ class DiscriminatorHead(nn.Module):
             self.image.weight[row].copy_(sign * solution.weight)
             self.image.bias[row].copy_(sign * solution.bias)
 
-    def forward(self, features: torch.Tensor, evidence: Sequence[torch.Tensor]) -> Logits:
+    def forward(self, features: torch.Tensor, evidence: Sequence[torch.Tensor], locations_only: bool = False) -> Logits:
         """Judge an image and its locations.
 
         Args:
             features: Features of shape ``(B, channels, H, W)``.
             evidence: Maps of shape ``(B, evidence_channels, H, W)``.
+            locations_only: Whether the network alone is asked, as in training where all else is solved for.
 
         Returns:
-            Logits of both levels.
+            Logits of both levels, or of locations.
         """
-        location, weighed = self.location(features), self.weigh(evidence)
+        location = self.location(features)
+        if locations_only:
+            return Logits(location)
+        weighed = self.weigh(evidence)
         image = self.image(weighed)
         if self.discriminant is None:
             return Logits(location, image)

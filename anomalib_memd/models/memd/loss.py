@@ -30,7 +30,7 @@ class GlobalDistance(StrEnum):
 
 
 class DiscriminatorLoss(nn.Module):
-    """``L_dis``: cross-entropy of the logits of each location and of the image, summed.
+    """``L_dis``: cross-entropy of the logits of each location and of the image, summed over the levels there are.
 
     Locations of the rarer class weigh more, so that small lesions count as much as the tissue around.
     """
@@ -39,7 +39,7 @@ class DiscriminatorLoss(nn.Module):
         """Compute the loss.
 
         Args:
-            logits: Logits of both levels.
+            logits: Logits of locations, and of the image if it learns.
             mask: Abnormal fraction of each location in [0, 1], shape ``(B, H, W)``.
             label: Whether the image is abnormal, boolean of shape ``(B,)``.
 
@@ -52,7 +52,7 @@ class DiscriminatorLoss(nn.Module):
         margin = logits.location[:, 1] - logits.location[:, 0]
         weight = abnormal * 0.5 / share + (1 - abnormal) * 0.5 / (1 - share)
         location = F.binary_cross_entropy_with_logits(margin.float(), abnormal, weight)
-        return location + F.cross_entropy(logits.image.float(), label.long())
+        return location if logits.image is None else location + F.cross_entropy(logits.image.float(), label.long())
 
 
 class DistillationLoss(nn.Module):
@@ -61,7 +61,7 @@ class DistillationLoss(nn.Module):
     .. math::
         \tau^2 \, \mathrm{KL}\big(\mathrm{softmax}(z^t / \tau) \,\|\, \mathrm{softmax}(z^s / \tau)\big)
 
-    averaged over images and locations, summed over the two levels.
+    averaged over images and locations, summed over the levels there are.
 
     Args:
         direction: Which distribution is the target.
@@ -76,25 +76,22 @@ class DistillationLoss(nn.Module):
 
         Args:
             student: The student's logits.
-            teacher: The teacher's logits, of the same shapes; no gradient flows into them.
+            teacher: The teacher's logits, of the same levels and shapes; no gradient flows into them.
             temperature: Temperature ``tau`` above 0.
 
         Returns:
             Scalar loss.
         """
-        return sum(
-            (
-                self._divergence(s.float(), t.detach().float(), temperature)
-                for s, t in ((student.location, teacher.location), (student.image, teacher.image))
-            ),
-            start=torch.zeros((), device=student.image.device),
-        )
+        loss = self._divergence(student.location, teacher.location, temperature)
+        if student.image is None or teacher.image is None:
+            return loss
+        return loss + self._divergence(student.image, teacher.image, temperature)
 
     def _divergence(
         self, student: torch.Tensor, teacher: torch.Tensor, temperature: torch.Tensor | float
     ) -> torch.Tensor:
-        log_student = F.log_softmax(student / temperature, dim=1)
-        log_teacher = F.log_softmax(teacher / temperature, dim=1)
+        log_student = F.log_softmax(student.float() / temperature, dim=1)
+        log_teacher = F.log_softmax(teacher.detach().float() / temperature, dim=1)
         if self.direction is KLDirection.TEACHER_TARGET:
             divergence = F.kl_div(log_student, log_teacher, reduction="none", log_target=True)
         else:

@@ -7,7 +7,7 @@ from torch import nn
 
 from anomalib_memd.modality import Modality
 
-from .branches import Teacher
+from .branches import Evidence
 from .discriminator import Logits
 from .loss import (
     DiscriminatorLoss,
@@ -63,7 +63,7 @@ class Objective(nn.Module):
         self.student_noise = student_noise
 
     def teacher_losses(self, model: MEMDModel, sample: Sample) -> dict[str, torch.Tensor]:
-        """Losses of the first stage.
+        """Losses of the first stage, on the levels that learn: what is solved for is not asked.
 
         Args:
             model: Model whose teacher learns.
@@ -73,7 +73,7 @@ class Objective(nn.Module):
             Total ``loss`` and its parts.
         """
         features, masks, label = sample.merged(self.feature_noise, model.teacher.channel_deviations())
-        output = model.teacher(self._drop_modality(features))
+        output = model.teacher(self._drop_modality(features), model.teacher.evidence is Evidence.BACKBONE)
         discrimination = self.discriminator_loss(output.logits, torch.stack(list(masks.values())).amax(0), label)
         cosine = self.global_loss(output.encodings[Modality.WLI], output.encodings[Modality.NBI], output.fusion)
         total = discrimination + self.cosine_weight * cosine
@@ -103,20 +103,19 @@ class Objective(nn.Module):
         own = sample.noisy(self.student_noise, deviations) if self.student_noise.std > 0 else None
         features, masks, label = sample.merged(self.feature_noise, deviations)
         if self.distillation_weight > 0:
-            targets = self._targets(model.teacher, features, sample.registered and self.paired_targets)
+            targets = self._targets(model, features, sample.registered and self.paired_targets)
             temperatures = self.temperature()
         parts, distillation = {}, {}
         total = torch.zeros((), device=label.device)
         for modality in Modality:
             student = model.student(modality)
-            logits = student(features[modality])
+            logits = student(features[modality], model.distils_evidence)
             if own is None:
                 discrimination = self.discriminator_loss(logits, masks[modality], label)
             else:
-                noisy, blobs = student(own.abnormal[modality]), own.masks[modality]
-                merged = Logits(
-                    torch.cat([logits.location[~label], noisy.location]), torch.cat([logits.image[~label], noisy.image])
-                )
+                noisy, blobs = student(own.abnormal[modality], model.distils_evidence), own.masks[modality]
+                levels = zip(logits[:2], noisy[:2], strict=True)
+                merged = Logits(*(torch.cat([x[~label], y]) for x, y in levels if x is not None and y is not None))
                 discrimination = self.discriminator_loss(merged, torch.cat([torch.zeros_like(blobs), blobs]), label)
             total = total + discrimination
             parts[f"{modality.value}_discrimination_loss"] = discrimination
@@ -132,10 +131,11 @@ class Objective(nn.Module):
 
     @staticmethod
     @torch.no_grad()
-    def _targets(teacher: Teacher, features: dict[Modality, torch.Tensor], registered: bool) -> dict[Modality, Logits]:
+    def _targets(model: MEMDModel, features: dict[Modality, torch.Tensor], registered: bool) -> dict[Modality, Logits]:
+        locations_only = model.distils_evidence
         if registered:
-            return dict.fromkeys(Modality, teacher(features).logits)
-        return {m: teacher(dict.fromkeys(Modality, features[m])).logits for m in Modality}
+            return dict.fromkeys(Modality, model.teacher(features, locations_only).logits)
+        return {m: model.teacher(dict.fromkeys(Modality, features[m]), locations_only).logits for m in Modality}
 
     def _drop_modality(self, features: dict[Modality, torch.Tensor]) -> dict[Modality, torch.Tensor]:
         """Now and then, let one modality stand in both inputs, so that the teacher can judge a single image.

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from enum import StrEnum
+from typing import cast
 
 import torch
 from anomalib.data import InferenceBatch
@@ -209,13 +210,14 @@ def predict(logits: Logits, size: torch.Size) -> InferenceBatch:
     Both are log odds of being abnormal; the map is brought to the size of the image.
 
     Args:
-        logits: Logits of a student or the teacher.
+        logits: Logits of a student or the teacher, on both levels.
         size: Height and width of the image.
 
     Returns:
         Raw scores ``(B,)`` and maps ``(B, H, W)``.
     """
-    score = logits.image[:, 1] - logits.image[:, 0]
+    image = cast("torch.Tensor", logits.image)
+    score = image[:, 1] - image[:, 0]
     location = logits.location[:, 1:] - logits.location[:, :1]
     if logits.odds is not None:
         location = location + logits.odds

@@ -33,6 +33,19 @@ def test_distillation_and_its_gradient(direction, temperature):
         torch.testing.assert_close(ours, theirs)
 
 
+def test_without_logits_of_the_image_both_losses_are_those_of_locations():
+    student, teacher = random_logits(), random_logits()
+    mask, label = torch.rand(3, 4, 5), torch.tensor([True, False, True])
+    only = Logits(student.location)
+    image = torch.nn.functional.cross_entropy(student.image, label.long())
+    torch.testing.assert_close(
+        DiscriminatorLoss()(only, mask, label) + image, DiscriminatorLoss()(student, mask, label)
+    )
+    same = student._replace(image=teacher.image)
+    distilled = DistillationLoss()(only, Logits(teacher.location), 2.0)
+    torch.testing.assert_close(distilled, DistillationLoss()(same, teacher, 2.0))
+
+
 def test_distillation_leaves_the_teacher_alone():
     teacher = random_logits(requires_grad=True)
     DistillationLoss()(random_logits(requires_grad=True), teacher, 2.0).backward()

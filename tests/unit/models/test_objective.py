@@ -5,17 +5,27 @@ import torch
 
 from anomalib_memd.backbones import build_backbone
 from anomalib_memd.modality import Modality
+from anomalib_memd.models.memd.branches import Evidence
+from anomalib_memd.models.memd.discriminator import Logits
 from anomalib_memd.models.memd.loss import DiscriminatorLoss, ModalityTemperature
 from anomalib_memd.models.memd.objective import Objective
 from anomalib_memd.models.memd.synthesis import FeatureNoise
 from anomalib_memd.models.memd.torch_model import MEMDModel
 from anomalib_memd.models.memd.training_features import Sample
+from anomalib_memd.stage import Stage
 
 
-@pytest.fixture(scope="module")
-def model():
+@pytest.fixture(scope="module", params=list(Evidence))
+def model(request):
+    """All that learns is the network of locations, where the evidence is that of the backbone."""
     torch.manual_seed(0)
-    return MEMDModel(build_backbone("resnet18", ["layer2"], pre_trained=False), width=16).eval()
+    backbone = build_backbone("resnet18", ["layer2"], pre_trained=False)
+    evidence = {"teacher_evidence": request.param, "student_evidence": request.param}
+    return MEMDModel(backbone, width=16, **evidence).eval()
+
+
+def learned(model, logits):
+    return Logits(logits.location) if model.distils_evidence else logits
 
 
 def sample_of(model, abnormal_seed=1, registered=True):
@@ -61,7 +71,7 @@ def test_students_without_noise_learn_from_the_teachers_negatives(model):
         features = torch.cat([sample.normal[modality], sample.abnormal[modality]])
         masks = torch.cat([torch.zeros(3, 4, 4), sample.masks[modality]])
         labels = torch.arange(6) >= 3
-        expected = DiscriminatorLoss()(model.student(modality)(features), masks, labels)
+        expected = DiscriminatorLoss()(learned(model, model.student(modality)(features)), masks, labels)
         torch.testing.assert_close(losses[f"{modality.value}_discrimination_loss"], expected)
 
 
@@ -75,7 +85,7 @@ def test_the_students_own_loss_is_that_of_normal_and_noisy_features(model):
     for modality in Modality:
         features = torch.cat([sample.normal[modality], noisy.abnormal[modality]])
         masks = torch.cat([torch.zeros(3, 4, 4), noisy.masks[modality]])
-        expected = DiscriminatorLoss()(model.student(modality)(features), masks, torch.arange(6) >= 3)
+        expected = DiscriminatorLoss()(learned(model, model.student(modality)(features)), masks, torch.arange(6) >= 3)
         torch.testing.assert_close(losses[f"{modality.value}_discrimination_loss"], expected)
 
 
@@ -98,6 +108,29 @@ def test_the_total_is_the_sum_of_its_weighed_parts(model):
     torch.testing.assert_close(losses["loss"], sum(parts))
     losses = objective(cosine_weight=3.0).teacher_losses(model, sample_of(model))
     torch.testing.assert_close(losses["loss"], losses["discrimination_loss"] + 3.0 * losses["global_loss"])
+
+
+@pytest.mark.parametrize("stage", list(Stage))
+def test_losses_move_all_that_learns(model, stage):
+    model.freeze_for(stage)
+    ours, sample = objective(), sample_of(model)
+    losses = ours.teacher_losses(model, sample) if stage is Stage.TEACHER else student_losses(ours, model, sample)
+    losses["loss"].backward()
+    moved = {name for name, parameter in model.named_parameters() if parameter.grad is not None}
+    model.zero_grad()
+    assert moved == {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert any(".head.image." in name for name in moved) != model.distils_evidence
+
+
+def test_what_is_solved_for_is_not_asked_while_the_network_learns(model):
+    calls = []
+    heads = [model.teacher.head, *(model.student(m).head for m in Modality)]
+    hooks = [head.standardize.register_forward_hook(lambda *_: calls.append(1)) for head in heads]
+    objective().teacher_losses(model, sample_of(model))
+    student_losses(objective(), model, sample_of(model))
+    for hook in hooks:
+        hook.remove()
+    assert bool(calls) != model.distils_evidence
 
 
 def test_modality_dropout_puts_one_image_in_both_inputs(model):
