@@ -19,10 +19,10 @@ def file_digest(path: Path | str) -> str:
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
-    """Let a file appear under its name only once it is complete; if writing fails, what was there stays.
+    """Let a file, or a new folder, appear only once it is complete; if writing fails, what was there stays.
 
     Args:
-        path: The file; its folder is made if needed.
+        path: The file or folder; the folder it is in is made if needed.
 
     Yields:
         Where to write, in a folder of its own beside it, with the same name.

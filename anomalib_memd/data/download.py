@@ -1,6 +1,5 @@
 """Download of a data set that neither starts over nor leaves a half-finished folder."""
 
-import hashlib
 import http.client
 import shutil
 import tempfile
@@ -11,6 +10,8 @@ from pathlib import Path, PurePosixPath
 
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from tqdm import tqdm
+
+from anomalib_memd.files import file_digest
 
 _CHUNK = 1 << 20
 
@@ -42,8 +43,7 @@ def download_archive(url: str, target: Path, sha256: str | None = None) -> Path:
         _fetch(url, partial)
         partial.replace(target)
     if sha256 is not None:
-        with target.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        digest = file_digest(target)
         if digest != sha256:
             target.unlink()
             msg = f"{url}: the file has the SHA-256 {digest} instead of {sha256}; it was removed, try again."

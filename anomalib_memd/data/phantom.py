@@ -1,12 +1,12 @@
 """A data set of rendered mucosa, for a first run without any download."""
 
-import shutil
-import tempfile
 from pathlib import Path
 
 import pandas as pd
 from torchvision.transforms.v2.functional import to_pil_image
 from tqdm import tqdm
+
+from anomalib_memd.files import written_whole
 
 from .dataset import DataModality
 from .kvasir import Kvasir
@@ -82,18 +82,12 @@ class Phantom(Kvasir):
         """Render the frames, unless they are there. The folder appears only once it is complete."""
         if self.folder.exists():
             return
-        self.folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=self.folder.parent, suffix=".part"))
-        try:
-            rows = self._frames()
+        rows = self._frames()
+        with written_whole(self.folder) as temporary:
             for seed, row in enumerate(tqdm(rows, "Rendering the phantom", leave=False)):
                 lesion = Lesion(row["class"]) if row["label"] == "abnormal" else None
                 self._write(temporary, row, self.phantom_seed * 1_000_000 + seed, lesion)
             write_split(pd.DataFrame(rows), temporary / "wli" / "split.csv")
-            temporary.chmod(0o755)
-            temporary.replace(self.folder)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
 
     def _frames(self) -> list[dict[str, str]]:
         rows = []
