@@ -18,8 +18,7 @@ from .branches import Evidence, Features
 from .feature_cache import FeatureCache
 from .lightning_model import MEMD
 from .negatives import NegativePool
-from .solution import fit_distances, solve_students, solve_teacher
-from .statistics import feature_statistics
+from .training_features import FeatureSet
 
 FOLDS = 8
 """Number of parts of the images; each is scored by what was solved for on the others."""
@@ -91,13 +90,12 @@ def _recalibrate(model: MEMD, cache: FeatureCache, false_positive_rate: float) -
     judged: dict[Branch, list[tuple[torch.Tensor, torch.Tensor]]] = {branch: [] for branch in Branch}
     drawn: dict[Branch, list[tuple[torch.Tensor, torch.Tensor]]] = {branch: [] for branch in Branch}
     for fold in range(FOLDS):
-        _solve(model, cache, rows[rows % FOLDS != fold])
-        left_out = rows[rows % FOLDS == fold]
+        _solve(model, FeatureSet(cache, rows[rows % FOLDS != fold], model.device))
+        left_out = FeatureSet(cache, rows[rows % FOLDS == fold], model.device)
         for branch in Branch:
-            judged[branch] += [_judge(model, branch, features) for features in cache.normals(left_out, model.device)]
-            pairs = cache.sweep(left_out, model.device)
-            drawn[branch] += [_judge(model, branch, abnormal) for _, abnormal, _ in pairs]
-    _solve(model, cache, rows)
+            judged[branch] += [_judge(model, branch, features) for features in left_out.normals()]
+            drawn[branch] += [_judge(model, branch, pair.abnormal) for pair in left_out.pairs()]
+    _solve(model, FeatureSet(cache, rows, model.device))
     thresholds = []
     for branch in Branch:
         processor = model.post_processor.branch(branch)
@@ -114,33 +112,9 @@ def _recalibrate(model: MEMD, cache: FeatureCache, false_positive_rate: float) -
     return pd.DataFrame(thresholds)
 
 
-def _solve(model: MEMD, cache: FeatureCache, rows: torch.Tensor) -> None:
-    network = model.model
-    statistics = {
-        modality: feature_statistics(features[modality] for features in cache.normals(rows, model.device))
-        for modality in Modality
-    }
-    network.teacher.fit_statistics(statistics)
-    solve_teacher(
-        network.teacher,
-        cache.normals(rows, model.device),
-        cache.sweep(rows, model.device),
-        statistics,
-        model.shrinkage,
-        model.ridge,
-    )
-    network.fit_student_statistics(statistics)
-    solve_students(
-        network,
-        cache.normals(rows, model.device),
-        (abnormal for _, abnormal, _ in cache.sweep(rows, model.device)),
-        statistics,
-        True,
-        model.shrinkage,
-        model.ridge,
-    )
-    heads = [pair for stage in Stage for pair in network.heads(stage)]
-    fit_distances(heads, cache.normals(rows, model.device), statistics)
+def _solve(model: MEMD, given: FeatureSet) -> None:
+    for stage in Stage:
+        model.solve(stage, given)
 
 
 @torch.no_grad()

@@ -41,7 +41,7 @@ from .prediction_table import PredictionTable
 from .solution import fit_distances, solve_students, solve_teacher
 from .synthesis import FeatureNoise, SynthesisKind
 from .torch_model import Distillation, Fusion, MEMDModel
-from .training_features import TrainingFeatures
+from .training_features import FeatureSet, TrainingFeatures
 from .visualizer import MultimodalVisualizer
 
 
@@ -321,24 +321,32 @@ class MEMD(AnomalibModule):
         use_unpaired = stage is Stage.STUDENTS and len(self.trainer.datamodule.train_datasets()) > 1
         self.trainer.datamodule.use_unpaired = use_unpaired
         if not resumed:
-            statistics = self.features.statistics(use_unpaired)
-            normals = self.features.normals(use_unpaired, self.device)
-            pairs = self.features.pairs(use_unpaired, self.device)
-            if stage is Stage.TEACHER:
-                teacher, noise = self.model.teacher, self.objective.feature_noise
-                teacher.fit_statistics(statistics)
-                if teacher.evidence is Evidence.BACKBONE:
-                    noisy = (pair.with_noise(noise, teacher.channel_deviations()) for pair in pairs)
-                    negatives = ((pair.normal, pair.abnormal, pair.masks) for pair in noisy)
-                    solve_teacher(teacher, normals, negatives, statistics, self.shrinkage, self.ridge)
-            else:
-                self.model.fit_student_statistics(statistics)
-                if self.model.distils_evidence:
-                    abnormal = (pair.abnormal for pair in pairs)
-                    paired = self.objective.paired_targets and not use_unpaired
-                    solve_students(self.model, normals, abnormal, statistics, paired, self.shrinkage, self.ridge)
-            fit_distances(self.model.heads(stage), self.features.normals(use_unpaired, self.device), statistics)
+            self.solve(stage, self.features.kept(use_unpaired))
         self.features.release(self.trainer)
+
+    def solve(self, stage: Stage, given: FeatureSet) -> None:
+        """Solve for all of a stage that is not trained: statistics, discriminants and distances.
+
+        Args:
+            stage: The stage; the teacher comes first.
+            given: Training pairs.
+        """
+        if stage is Stage.TEACHER:
+            teacher, noise = self.model.teacher, self.objective.feature_noise
+            teacher.fit_statistics(given.statistics)
+            if teacher.evidence is Evidence.BACKBONE:
+                noisy = (pair.with_noise(noise, teacher.channel_deviations()) for pair in given.pairs())
+                negatives = ((pair.normal, pair.abnormal, pair.masks) for pair in noisy)
+                solve_teacher(teacher, given.normals(), negatives, given.statistics, self.shrinkage, self.ridge)
+        else:
+            self.model.fit_student_statistics(given.statistics)
+            if self.model.distils_evidence:
+                abnormal = (pair.abnormal for pair in given.pairs())
+                paired = self.objective.paired_targets and given.registered
+                solve_students(
+                    self.model, given.normals(), abnormal, given.statistics, paired, self.shrinkage, self.ridge
+                )
+        fit_distances(self.model.heads(stage), given.normals(), given.statistics)
 
     def training_step(self, batch: Batch, batch_idx: int) -> STEP_OUTPUT:
         """Train the part of the current stage.
@@ -368,7 +376,7 @@ class MEMD(AnomalibModule):
                 losses = self.objective.student_losses(self.model, sample, self.trainer.strategy.reduce)
         loss = losses["loss"]
         if not torch.isfinite(loss):
-            parts = ", ".join(f"{name} {float(value):.3g}" for name, value in losses.items())
+            parts = ", ".join(f"{name} {float(value.detach()):.3g}" for name, value in losses.items())
             msg = (
                 f"The loss is not finite in the {self.stage.value} stage, epoch "
                 f"{self.two_stage_training.stage_epoch + 1}, step {batch_idx + 1} ({parts}); lower learning_rate "

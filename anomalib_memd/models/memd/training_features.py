@@ -1,6 +1,8 @@
 """The features that MEMD trains on: kept from the start, or computed step by step."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -79,8 +81,39 @@ class Sample(NamedTuple):
         return features, merged_masks, torch.arange(count, device=features[Modality.WLI].device) >= count // 2
 
 
+@dataclass(frozen=True)
+class FeatureSet:
+    """Kept features of some pairs, to go through as often as needed.
+
+    Args:
+        cache: What keeps them.
+        rows: Their numbers in it.
+        device: Where they go.
+        registered: Whether the two modalities of a pair show the same tissue.
+    """
+
+    cache: FeatureCache
+    rows: torch.Tensor
+    device: torch.device
+    registered: bool = True
+
+    @cached_property
+    def statistics(self) -> dict[Modality, FeatureStatistics]:
+        """Statistics of the normal images of each modality."""
+        return {modality: feature_statistics(x[modality] for x in self.normals()) for modality in Modality}
+
+    def normals(self) -> Iterator[dict[Modality, torch.Tensor]]:
+        """Features of the normal images, batch by batch, each ``(B, C, H, W)``."""
+        return self.cache.normals(self.rows, self.device)
+
+    def pairs(self) -> Iterator[Sample]:
+        """Normal images with a negative, batch by batch, once with each of their negatives."""
+        for arrays in self.cache.sweep(self.rows, self.device):
+            yield Sample(*arrays, registered=self.registered)
+
+
 class TrainingFeatures:
-    """Source of training features and of their statistics.
+    """Source of training features.
 
     The features of the frozen backbone are computed once and kept in a :class:`~.feature_cache.FeatureCache`,
     unless images are augmented or the backbone learns; then negatives are drawn and embedded in each step.
@@ -117,10 +150,10 @@ class TrainingFeatures:
         self.directory = Path(directory) if directory is not None else None
         self._cache: FeatureCache | None = None
         self._keep_cache = False
-        self._statistics: list[dict[Modality, FeatureStatistics]] = []
+        self._sets: list[FeatureSet] = []
 
     def prepare(self, embedding: FeatureEmbedding, trainer: Trainer) -> None:
-        """Compute features and their statistics; once a run, or once a stage where they cannot be kept.
+        """Compute features; once a run, or once a stage where they cannot be kept.
 
         Args:
             embedding: Takes normalised images to features.
@@ -128,7 +161,6 @@ class TrainingFeatures:
         """
         if self._cache is not None:
             return
-        self._statistics = []
         datamodule = trainer.datamodule
         keep = self.keep and datamodule.train_augmentations is None
         if self.keep and not keep:
@@ -138,22 +170,17 @@ class TrainingFeatures:
         pools = [
             NegativePool(dataset, self.synthesis, negatives, self.normalize) for dataset in datamodule.train_datasets()
         ]
+        device = next(embedding.parameters()).device
         cache = FeatureCache(embedding, pools, embedding.digest(), self.directory if keep else None)
         cache.fill(
-            next(embedding.parameters()).device,
+            device,
             datamodule.num_workers,
             trainer.global_rank,
             trainer.world_size,
             trainer.strategy.barrier,
             trainer.strategy.broadcast,
         )
-        for number in range(len(pools)):
-            self._statistics.append(
-                {
-                    m: feature_statistics(x[m] for x in cache.normals(cache.rows(number), torch.device("cpu")))
-                    for m in Modality
-                }
-            )
+        self._sets = [FeatureSet(cache, cache.rows(n), device, registered=n == 0) for n in range(len(pools))]
         self._cache, self._keep_cache = cache, keep
         for dataset in datamodule.train_datasets():
             dataset.paths_only = keep
@@ -165,43 +192,9 @@ class TrainingFeatures:
             self._cache.close()
             self._cache = None
 
-    def pairs(self, unpaired: bool, device: torch.device, size: int = 32) -> Iterator[Sample]:
-        """Go through all training pairs, once with each of their negatives.
-
-        Args:
-            unpaired: Whether the unpaired sets are meant.
-            device: Where the features go.
-            size: Number of pairs a batch.
-
-        Yields:
-            Batches.
-        """
-        sweep = self._cache.sweep(self._rows(unpaired), device, size)
-        yield from (Sample(*arrays, registered=not unpaired) for arrays in sweep)
-
-    def normals(self, unpaired: bool, device: torch.device, size: int = 32) -> Iterator[dict[Modality, torch.Tensor]]:
-        """Go through all normal training images of both modalities.
-
-        Args:
-            unpaired: Whether those of the unpaired sets are meant.
-            device: Where the features go.
-            size: Number of items a batch.
-
-        Yields:
-            Features of each modality, ``(B, C, H, W)``.
-        """
-        yield from self._cache.normals(self._rows(unpaired), device, size)
-
-    def _rows(self, unpaired: bool) -> torch.Tensor:
-        return self._cache.rows(len(self._cache.pools) - 1 if unpaired else 0)
-
-    def statistics(self, unpaired: bool) -> dict[Modality, FeatureStatistics]:
-        """Statistics of the normal training images of each modality.
-
-        Args:
-            unpaired: Whether those of the unpaired sets are meant.
-        """
-        return self._statistics[-1 if unpaired else 0]
+    def kept(self, unpaired: bool) -> FeatureSet:
+        """The features of all training pairs, or of the unpaired sets."""
+        return self._sets[-1 if unpaired else 0]
 
     def sample(self, batch: PairedImageBatch, embedding: FeatureEmbedding) -> Sample:
         """Features of a batch and of one negative of each item.
@@ -242,4 +235,4 @@ class TrainingFeatures:
                 pool.dataset.paths_only = False
             self._cache.close()
         self._cache = None
-        self._statistics = []
+        self._sets = []
