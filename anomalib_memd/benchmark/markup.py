@@ -73,10 +73,13 @@ def shown_tables(output: Path, raw: dict[str, pd.DataFrame], ablation: bool = Fa
     for (dataset, tested_on), part in comparison.groupby(["dataset", "tested_on"], sort=False):
         name = dataset if dataset == tested_on else f"{dataset}, tested on {tested_on}"
         table = _methods(part, paper=dataset == tested_on and not ablation)
-        shown[f"{name}: image AUROC / average precision in %"] = _variants(table, part, output) if ablation else table
+        if ablation:
+            table = _variants(table, part, "auroc", output)
+        shown[f"{name}: image AUROC / average precision in %"] = table
         own = pixels[(pixels.dataset == dataset) & (pixels.tested_on == tested_on)]
         if len(own):
-            shown[f"{name}: pixel AUROC / AUPRO in %"] = _pixels(own)
+            table = _variants(_pixels(own), own, "pixel_AUROC", output) if ablation else _pixels(own)
+            shown[f"{name}: pixel AUROC / AUPRO in %"] = table
     classes = raw["classes"]
     classes = classes[classes.dataset == classes.tested_on]
     if classes["class"].nunique() > 1:
@@ -108,17 +111,17 @@ def _methods(part: pd.DataFrame, paper: bool) -> pd.DataFrame:
     return pd.DataFrame(list(rows.values()))
 
 
-def _variants(table: pd.DataFrame, part: pd.DataFrame, output: Path) -> pd.DataFrame:
-    """The table of an ablation: groups first, and the gain of the unchanged model over each variant."""
+def _variants(table: pd.DataFrame, part: pd.DataFrame, metric: str, output: Path) -> pd.DataFrame:
+    """The table of an ablation: groups first, and what each variant loses to the unchanged model, in points."""
     groups = {facts["method"]: facts["group"] for facts in tables.load_facts(output)}
     table = table[["method", *[title for title in TITLES.values() if title in table]]].rename(
         columns={"method": "variant"}
     )
     table.insert(0, "group", table.variant.map(groups))
     for modality in Modality:
-        auroc = part[part.detector == modality.value].set_index("method").auroc
-        gain = 100 * (auroc.get(table.variant[0]) - table.variant.map(auroc))
-        table[f"loss of {modality.name}"] = ["" if pd.isna(x) else f"{x:.1f}" for x in gain]
+        values = part[part.detector == modality.value].set_index("method")[metric]
+        loss = 100 * (values.get(table.variant[0]) - table.variant.map(values))
+        table[f"loss of {modality.name}"] = ["" if pd.isna(x) else f"{x:.1f}" for x in loss]
     return table
 
 

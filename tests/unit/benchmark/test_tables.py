@@ -179,9 +179,12 @@ def test_an_ablation_is_listed_by_group_with_what_each_variant_loses(tmp_path):
     worse = {"wli": [0, 2, 1, 3], "nbi": [0, 1, 2, 3]}
     for order, (name, scores) in enumerate({"MEMD": both, "no fusion": worse}.items()):
         rows = [row for detector, values in scores.items() for row in rows_of(detector, values, labels)]
-        write_run(tmp_path, name, "paired", 0, rows, order=order, group="fusion" if order else "")
+        pixels = {d: {"pixel_AUROC": 0.9 - 0.1 * order * (d == "nbi"), "pixel_AUPRO": 0.5} for d in scores}
+        group = "fusion" if order else ""
+        write_run(tmp_path, name, "paired", 0, rows, order=order, group=group, pixel_metrics={"colon": pixels})
     lines = write_tables(tmp_path, ablation=True).splitlines()
     assert "| group | variant | WLI | NBI | loss of WLI | loss of NBI |" in lines
-    variant = next(line for line in lines if line.startswith("| fusion | no fusion |"))
-    assert variant.endswith("| 25.0 | 0.0 |")
+    image, pixel = (line for line in lines if line.startswith("| fusion | no fusion |"))
+    assert image.endswith("| 25.0 | 0.0 |")
+    assert pixel.endswith("| 90.0 / 50.0 | 80.0 / 50.0 | 0.0 | 10.0 |")
     assert not any("(paper)" in line for line in lines)
