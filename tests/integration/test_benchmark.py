@@ -15,7 +15,7 @@ import yaml
 from sklearn.metrics import roc_auc_score
 
 from anomalib_memd import MEMD
-from tests.conftest import command_environment
+from tests.conftest import command_environment, start
 
 COMMAND = Path(sys.executable).with_name("anomalib-memd")
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
@@ -64,13 +64,8 @@ CONFIG = {
 }
 
 
-def command(folder, *arguments):
-    return [COMMAND, *map(str, arguments)], {"cwd": folder, "env": command_environment(), "text": True}
-
-
 def run(folder, *arguments):
-    line, options = command(folder, *arguments)
-    return subprocess.run(line, capture_output=True, check=False, **options)
+    return start("anomalib-memd", folder, *arguments)
 
 
 @pytest.fixture(scope="module")
@@ -78,8 +73,9 @@ def benchmark(tmp_path_factory):
     """A benchmark that was killed after its first job and then run to the end."""
     folder = tmp_path_factory.mktemp("benchmark")
     (folder / "benchmark.yaml").write_text(yaml.safe_dump(CONFIG, sort_keys=False))
-    line, options = command(folder, "benchmark", "--config", "benchmark.yaml", "--output", "out", "--root", folder)
-    first = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **options)
+    arguments = ["benchmark", "--config", "benchmark.yaml", "--output", "out", "--root", str(folder)]
+    silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    first = subprocess.Popen([COMMAND, *arguments], cwd=folder, env=command_environment(), **silent)
     done = folder / "out/runs/phantom/Pooled_Mahalanobis/wli-seed0/result.json"
     while not done.exists() and first.poll() is None:
         time.sleep(0.2)
@@ -87,7 +83,7 @@ def benchmark(tmp_path_factory):
     first.wait()
     assert done.exists()
     stamp = done.stat().st_mtime_ns
-    finished = run(folder, *line[1:])
+    finished = run(folder, *arguments)
     assert done.stat().st_mtime_ns == stamp, "a finished job was run again"
     return folder, finished
 
