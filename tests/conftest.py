@@ -67,23 +67,28 @@ def small_memd(**options):
 def deployable_memd():
     """A small MEMD with random weights and ranges that counts as trained."""
     torch.manual_seed(0)
-    model = small_memd()
+    model = small_memd().eval()
     for part in (model.model.teacher, *model.model.students.values()):
         torch.nn.init.normal_(part.head.discriminant.weight, std=0.5)
         torch.nn.init.normal_(part.head.image.weight, std=1.0)
-    images = 4 * torch.rand(40, 3, 1, 1) - 2 + 0.5 * torch.randn(40, 3, 64, 64)
+    frames = (torch.rand(40, 3, 1, 1) + 0.3 * (torch.rand(40, 3, 48, 48) - 0.5)).clamp(0, 1)
     with torch.inference_mode():
-        features = dict.fromkeys(Modality, model.model.embedding(images))
+        embedded = model.model.embedding(model.pre_processor.transform(frames))
+        # Features of a random network nearly depend on each other; with noise float32 can tell them apart.
+        features = dict.fromkeys(Modality, embedded + embedded.std() * torch.randn_like(embedded))
     heads = [pair for stage in Stage for pair in model.model.heads(stage)]
     fit_distances(heads, [features], {m: feature_statistics([x]) for m, x in features.items()})
     for branch in Branch:
         processor = model.post_processor.branch(branch)
-        for name, value in {"_image_threshold": 0.1, "image_min": -3.0, "image_max": 3.0}.items():
-            getattr(processor, name).fill_(value)
-            getattr(processor, name.replace("image", "pixel")).fill_(2 * value)
+        with torch.inference_mode():
+            raw = model.model.judge(branch, dict.fromkeys(Modality, embedded), torch.Size((64, 64)))
+        for level, values in (("image", raw.pred_score), ("pixel", raw.anomaly_map)):
+            getattr(processor, f"_{level}_threshold").copy_(values.mean())
+            getattr(processor, f"{level}_min").copy_(values.mean() - 8 * values.std())
+            getattr(processor, f"{level}_max").copy_(values.mean() + 8 * values.std())
     model.trained = set(Stage)
     model.normal_classes = ("cecum", "colon")
-    return model.eval()
+    return model
 
 
 @pytest.fixture
