@@ -82,10 +82,15 @@ def deployable_memd():
         processor = model.post_processor.branch(branch)
         with torch.inference_mode():
             raw = model.model.judge(branch, dict.fromkeys(Modality, embedded), torch.Size((64, 64)))
-        for level, values in (("image", raw.pred_score), ("pixel", raw.anomaly_map)):
-            getattr(processor, f"_{level}_threshold").copy_(values.mean())
-            getattr(processor, f"{level}_min").copy_(values.mean() - 8 * values.std())
-            getattr(processor, f"{level}_max").copy_(values.mean() + 8 * values.std())
+        head = model.model.teacher.head if branch is Branch.TEACHER else model.model.student(Modality(branch)).head
+        for level, values, bias in (
+            ("image", raw.pred_score, head.image.bias),
+            ("pixel", raw.anomaly_map, head.discriminant.bias),
+        ):
+            bias.data[-1] += 0.1 - values.mean()  # The mean score becomes that of the threshold.
+            getattr(processor, f"_{level}_threshold").fill_(0.1)
+            getattr(processor, f"{level}_min").copy_(0.1 - 8 * values.std())
+            getattr(processor, f"{level}_max").copy_(0.1 + 8 * values.std())
     model.trained = set(Stage)
     model.normal_classes = ("cecum", "colon")
     return model

@@ -126,7 +126,7 @@ def test_metadata_travels(model, exported, kind):
     assert found.branch is Branch.NBI
     assert found.classes == ("cecum", "colon")
     assert (found.threshold, found.image_size) == (0.5, (64, 64))
-    assert found.raw_threshold == pytest.approx(float(model.post_processor.branch(Branch.NBI)._image_threshold))
+    assert found.raw_threshold == pytest.approx(0.1)
 
 
 def test_files_without_metadata_are_named(tmp_path):
