@@ -66,35 +66,16 @@ class Student(nn.Module):
     """A detector of one modality: encoder and discriminator head.
 
     Args:
-        channels: Number of backbone channels.
-        width: Number of channels of the encoding.
         encoder: Encoder of the modality.
-        evidence: From what the image is judged.
-        distance_weight: See :class:`.DiscriminatorHead`.
-        contrast_weight: See :class:`.DiscriminatorHead`.
+        head: Discriminator head.
+        evidence: From what the head judges the image.
     """
 
-    def __init__(
-        self,
-        channels: int,
-        width: int,
-        encoder: ModalityEncoder,
-        evidence: Evidence,
-        distance_weight: float,
-        contrast_weight: float,
-    ) -> None:
+    def __init__(self, encoder: ModalityEncoder, head: DiscriminatorHead, evidence: Evidence) -> None:
         super().__init__()
         self.evidence = evidence
         self.encoder = encoder
-        backbone = evidence is Evidence.BACKBONE
-        self.head = DiscriminatorHead(
-            width,
-            channels if backbone else width,
-            1,
-            backbone,
-            distance_weight,
-            contrast_weight,
-        )
+        self.head = head
 
     def fit_statistics(self, statistics: FeatureStatistics) -> None:
         """Take over the statistics of the normal training images."""
@@ -122,38 +103,24 @@ class Teacher(nn.Module):
     """The detector of pairs: an encoder for each modality, cross-modal fusion and discriminator head.
 
     Args:
-        channels: Number of backbone channels.
-        width: Number of channels of encodings and fusion.
         encoders: Encoders of both modalities.
         fusion: Cross attention from white light to narrow band; ``None`` adds the two encodings.
-        evidence: From what the image is judged.
-        distance_weight: See :class:`.DiscriminatorHead`.
-        contrast_weight: See :class:`.DiscriminatorHead`.
+        head: Discriminator head.
+        evidence: From what the head judges the image.
     """
 
     def __init__(
         self,
-        channels: int,
-        width: int,
         encoders: Mapping[Modality, ModalityEncoder],
         fusion: CrossModalFusion | None,
+        head: DiscriminatorHead,
         evidence: Evidence,
-        distance_weight: float,
-        contrast_weight: float,
     ) -> None:
         super().__init__()
         self.evidence = evidence
         self.encoders = nn.ModuleDict({modality.value: encoder for modality, encoder in encoders.items()})
         self.fusion = fusion
-        backbone = evidence is Evidence.BACKBONE
-        self.head = DiscriminatorHead(
-            width,
-            channels if backbone else width,
-            len(Modality) if backbone else 1,
-            backbone,
-            distance_weight,
-            contrast_weight,
-        )
+        self.head = head
 
     def fit_statistics(self, statistics: Mapping[Modality, FeatureStatistics]) -> None:
         """Take over the statistics of the normal training images of each modality."""

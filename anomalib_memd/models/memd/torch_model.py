@@ -100,14 +100,17 @@ class MEMDModel(nn.Module):
             )
             return ModalityEncoder(channels, width, reconstruction, residual)
 
+        def head(evidence: Evidence, modalities: int) -> DiscriminatorHead:
+            if evidence is Evidence.ENCODING:
+                return DiscriminatorHead(width, width)
+            return DiscriminatorHead(width, channels, modalities, True, distance_weight, contrast_weight)
+
+        teacher_evidence, student_evidence = Evidence(teacher_evidence), Evidence(student_evidence)
         self.teacher = Teacher(
-            channels,
-            width,
             {modality: encoder() for modality in Modality},
             CrossModalFusion(width, fusion_layers, fusion_heads) if fusion in {Fusion.CMCA, Fusion.BOTH} else None,
-            Evidence(teacher_evidence),
-            distance_weight,
-            contrast_weight,
+            head(teacher_evidence, len(Modality)),
+            teacher_evidence,
         )
         self.students = nn.ModuleDict()
         if distillation is not Distillation.NONE:
@@ -116,9 +119,7 @@ class MEMDModel(nn.Module):
                 self.students[own.value] = (
                     self.students[Modality.WLI.value]
                     if shared
-                    else Student(
-                        channels, width, encoder(), Evidence(student_evidence), distance_weight, contrast_weight
-                    )
+                    else Student(encoder(), head(student_evidence, 1), student_evidence)
                 )
         self._in_training: list[nn.Module] = []
 
