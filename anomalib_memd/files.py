@@ -1,10 +1,12 @@
-"""Files: their digests, and writing them whole."""
+"""Files and folders: their digests, writing them whole, and using them alone."""
 
 import hashlib
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 
 def file_digest(path: Path | str) -> str:
@@ -32,3 +34,27 @@ def written_whole(path: Path) -> Iterator[Path]:
         temporary = Path(folder) / path.name
         yield temporary
         temporary.replace(path)
+
+
+@contextmanager
+def used_alone(folder: Path, patience: float = 10) -> Iterator[None]:
+    """Keep other processes that ask for it too out of a folder, which is made if needed.
+
+    Args:
+        folder: The folder.
+        patience: Seconds to wait for another process; those that load data outlive one that was killed by a few.
+
+    Raises:
+        RuntimeError: If another process keeps the folder.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=patience)
+    except Timeout as error:
+        msg = f"{folder} is in use by another run; wait until it has ended, or choose another folder."
+        raise RuntimeError(msg) from error
+    try:
+        yield
+    finally:
+        lock.release()

@@ -32,7 +32,7 @@ def benchmark(
         output: Folder of scores, tables and kept features.
         root: Folder of the data sets.
         quick: Run the short version that the section 'quick' of the configuration describes.
-        methods: Names of the methods to run; all if not given.
+        methods: Names of the methods to run, and with them those whose teachers they take; all if not given.
         datasets: Names of the data sets to run on; all if not given.
         seeds: Seeds, instead of those of the configuration.
         deployment: Measure the exported students of MEMD instead: agreement, latency, memory and size. Takes MEMD
@@ -70,7 +70,7 @@ def ablate(
         output: Folder of scores, tables and kept features.
         root: Folder of the data sets.
         quick: Run the short version that the section 'quick' of the configuration describes.
-        methods: Names of the variants to run; all if not given.
+        methods: Names of the variants to run, and with them those whose teachers they take; all if not given.
         datasets: Names of the data sets to run on; all if not given.
         seeds: Seeds, instead of those of the configuration.
     """

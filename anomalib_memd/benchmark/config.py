@@ -89,7 +89,7 @@ def load_config(
         path: YAML file.
         root: Folder of the data sets, to which their ``root`` is relative.
         quick: Whether the section ``quick`` of the file replaces what it names.
-        methods: Names of the methods to keep; all if ``None``.
+        methods: Names of the methods to keep, and with them those whose teachers they take; all if ``None``.
         datasets: Names of the data sets to keep; all if ``None``.
         seeds: Seeds instead of those of the file.
 
@@ -122,21 +122,35 @@ def load_config(
     places = {name: place for place, name in enumerate(content.get("methods") or {})}
     content["methods"] = tuple(
         _build(Method, {"name": name, "order": places[name]} | options, path)
-        for name, options in _selected(content, "methods", methods, path).items()
+        for name, options in _selected(content, "methods", _with_teachers(content, methods), path).items()
     )
     if seeds is not None:
         content["seeds"] = seeds
         content["methods"] = tuple(Method(**vars(m) | {"seeds": None}) for m in content["methods"])
     config = _build(BenchmarkConfig, content, path)
-    names = {method.name for method in config.methods}
+    before: set[str] = set()
     for method in config.methods:
-        if method.teacher_of is not None and method.teacher_of not in names:
-            msg = f"{path}: {method.name} takes the teacher of {method.teacher_of}, which is not among the methods."
+        if method.teacher_of is not None and method.teacher_of not in before:
+            msg = (
+                f"{path}: {method.name} takes the teacher of {method.teacher_of}, which is not among the methods "
+                f"before it."
+            )
             raise BenchmarkConfigError(msg)
+        before.add(method.name)
         if method.modality is not None and method.modality not in set(Modality):
             msg = f"{path}: {method.name} has modality {method.modality}; it can be wli or nbi."
             raise BenchmarkConfigError(msg)
     return config
+
+
+def _with_teachers(content: dict[str, Any], names: list[str] | None) -> list[str]:
+    methods = content.get("methods") or {}
+    chosen = list(names or [])
+    for name in chosen:  # It grows.
+        teacher = (methods.get(name) or {}).get("teacher_of")
+        if teacher in methods and teacher not in chosen:
+            chosen.append(teacher)
+    return chosen
 
 
 def _selected(content: dict[str, Any], section: str, names: list[str] | None, path: Path) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from anomalib.pipelines.components import JobGenerator
 from anomalib.pipelines.components.base import Pipeline, Runner
 from anomalib.pipelines.components.runners import ParallelRunner, SerialRunner
 
+from anomalib_memd.files import used_alone
 from anomalib_memd.modality import Modality
 
 from .config import BenchmarkConfig, Method
@@ -70,7 +71,7 @@ class Benchmark(Pipeline):
 
     Args:
         config: The benchmark.
-        output: Its folder, which one run at a time may use.
+        output: Its folder, which one run at a time uses.
     """
 
     def __init__(self, config: BenchmarkConfig, output: str | Path) -> None:
@@ -91,9 +92,13 @@ class Benchmark(Pipeline):
 
         Returns:
             One row a job: ``dataset, method, modality, seed, status, error``.
+
+        Raises:
+            RuntimeError: If another run uses the folder.
         """
         del args
-        for unfinished in self.output.glob(".job-*"):
-            shutil.rmtree(unfinished, ignore_errors=True)  # Left by a run that was killed.
-        (runner,) = self._setup_runners()
-        return runner.run({})
+        with used_alone(self.output):
+            for unfinished in self.output.glob(".job-*"):
+                shutil.rmtree(unfinished, ignore_errors=True)  # Left by a run that was killed.
+            (runner,) = self._setup_runners()
+            return runner.run({})

@@ -24,7 +24,7 @@ PLAIN = {
 
 def written(tmp_path, **changes):
     path = tmp_path / "benchmark.yaml"
-    path.write_text(yaml.safe_dump(PLAIN | changes))
+    path.write_text(yaml.safe_dump(PLAIN | changes, sort_keys=False))
     return path
 
 
@@ -65,6 +65,13 @@ def test_choice_on_the_command_line(tmp_path):
     assert [(t.dataset, t.method.name, t.seed) for t in jobs_of(config)] == [("b", "Rival", 5)] * 2
 
 
+def test_a_chosen_method_brings_the_one_whose_teacher_it_takes(tmp_path):
+    taker = {"class_path": "MEMD", "paired": True, "teacher_of": "MEMD"}
+    path = written(tmp_path, methods=PLAIN["methods"] | {"Taker": taker, "Heir": taker | {"teacher_of": "Taker"}})
+    assert [m.name for m in load_config(path, methods=["Heir"]).methods] == ["MEMD", "Taker", "Heir"]
+    assert [m.name for m in load_config(path, methods=["MEMD"]).methods] == ["MEMD"]
+
+
 def test_the_digest_changes_with_what_matters(tmp_path):
     first, *_ = jobs_of(load_config(written(tmp_path)))
     again, *_ = jobs_of(load_config(written(tmp_path)))
@@ -84,6 +91,11 @@ def test_the_digest_changes_with_what_matters(tmp_path):
         ({"methods": {"X": {"class_path": "MEMD", "epochs": 3}}}, {}, "unknown option epochs"),
         ({"methods": {"X": {}}}, {}, "X: .*class_path"),
         ({"methods": {"X": {"class_path": "MEMD", "teacher_of": "Y"}}}, {}, "takes the teacher of Y"),
+        (
+            {"methods": {"X": {"class_path": "MEMD", "teacher_of": "Y"}, "Y": {"class_path": "MEMD"}}},
+            {},
+            "Y, which is not among the methods before it",
+        ),
         ({"methods": {"X": {"class_path": "MEMD", "modality": "uv"}}}, {}, "modality uv"),
         ({}, {"methods": ["Nobody"]}, "no methods Nobody; it has MEMD, Rival"),
     ],
