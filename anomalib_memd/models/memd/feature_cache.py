@@ -140,10 +140,15 @@ class FeatureCache:
                     partial.replace(self._path)
             except BaseException:
                 partial.unlink(missing_ok=True)
+                self._remove_temporary()
                 raise
         barrier()
         data = torch.from_file(str(self._path), shared=True, size=size, dtype=_DTYPE)
         self.features, self.masks = _unpack(data, feature_shape, mask_shape)
+        barrier()
+        if rank == 0:
+            # All processes have it open, and the system keeps it until they end: nothing stays if they are killed.
+            self._remove_temporary()
 
     @torch.inference_mode()
     def _compute(
@@ -239,9 +244,13 @@ class FeatureCache:
         return {modality: pairs[:, i].to(device, dtype) for i, modality in enumerate(Modality)}
 
     def close(self) -> None:
-        """Let go of the file, and remove it if it is temporary."""
+        """Let go of the file."""
         for name in ("features", "masks"):
             self.__dict__.pop(name, None)
+        self._remove_temporary()
+
+    def _remove_temporary(self) -> None:
+        """Remove a temporary file with its folder, if the system lets go of it already."""
         if self._temporary and "_path" in self.__dict__:
             shutil.rmtree(self._path.parent, ignore_errors=True)
 

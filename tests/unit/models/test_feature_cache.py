@@ -77,21 +77,26 @@ def test_is_kept_by_content(embedding, dataset, tmp_path, monkeypatch):
     assert make(embedding, dataset, tmp_path, key="other weights")._digest != kept._digest
 
 
-def test_temporary_file_is_removed(embedding, dataset):
-    cache = make(embedding, dataset)
+def test_a_temporary_file_needs_no_tidying_up(embedding, dataset, tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    cache, kept = make(embedding, dataset), make(embedding, dataset, tmp_path / "kept")
     cache.fill(CPU)
-    folder = cache._path.parent
-    assert folder.is_dir()
+    assert not list(tmp_path.iterdir()), "a killed process would leave it"
+    kept.fill(CPU)
+    assert torch.equal(cache.features, kept.features)
     cache.close()
-    assert not folder.exists()
+    kept.close()
+    assert list(tmp_path.rglob("*.features"))
 
 
-def test_interrupted_filling_leaves_nothing(embedding, dataset, tmp_path, monkeypatch):
-    cache = make(embedding, dataset, tmp_path)
+@pytest.mark.parametrize("folder", [None, "kept"])
+def test_interrupted_filling_leaves_nothing(embedding, dataset, tmp_path, monkeypatch, folder):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    cache = make(embedding, dataset, tmp_path / folder if folder else None)
     monkeypatch.setattr(cache, "_compute", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         cache.fill(CPU)
-    assert not list(tmp_path.iterdir())
+    assert not [path for path in tmp_path.rglob("*") if path.name != folder]
 
 
 def test_full_disk_names_the_way_out(embedding, dataset, tmp_path, monkeypatch):
