@@ -122,7 +122,7 @@ def load_config(
     places = {name: place for place, name in enumerate(content.get("methods") or {})}
     content["methods"] = tuple(
         _build(Method, {"name": name, "order": places[name]} | options, path)
-        for name, options in _selected(content, "methods", _with_teachers(content, methods), path).items()
+        for name, options in _selected(content, "methods", methods, path).items()
     )
     if seeds is not None:
         content["seeds"] = seeds
@@ -143,16 +143,6 @@ def load_config(
     return config
 
 
-def _with_teachers(content: dict[str, Any], names: list[str] | None) -> list[str]:
-    methods = content.get("methods") or {}
-    chosen = list(names or [])
-    for name in chosen:  # It grows.
-        teacher = (methods.get(name) or {}).get("teacher_of")
-        if teacher in methods and teacher not in chosen:
-            chosen.append(teacher)
-    return chosen
-
-
 def _selected(content: dict[str, Any], section: str, names: list[str] | None, path: Path) -> dict[str, Any]:
     present = content.get(section)
     if not isinstance(present, dict) or not present:
@@ -162,7 +152,12 @@ def _selected(content: dict[str, Any], section: str, names: list[str] | None, pa
     if unknown:
         msg = f"{path} has no {section} {', '.join(unknown)}; it has {', '.join(present)}."
         raise BenchmarkConfigError(msg)
-    return {name: value or {} for name, value in present.items() if not names or name in names}
+    chosen = list(names or present)
+    for name in chosen:  # It grows by those whose teachers are taken.
+        teacher = (present[name] or {}).get("teacher_of")
+        if teacher in present and teacher not in chosen:
+            chosen.append(teacher)
+    return {name: value or {} for name, value in present.items() if name in chosen}
 
 
 def _build(cls: type, options: dict[str, Any], path: Path) -> Any:
