@@ -10,6 +10,9 @@ import yaml
 
 from anomalib_memd.modality import Modality
 
+FOLDERS = ("root", "nbi_root", "unpaired_nbi_root")
+"""Arguments of a datamodule that are folders."""
+
 
 class BenchmarkConfigError(ValueError):
     """A configuration of a benchmark that cannot be understood."""
@@ -87,7 +90,7 @@ def load_config(
 
     Args:
         path: YAML file.
-        root: Folder of the data sets, to which their ``root`` is relative.
+        root: Folder of the data sets, to which their :data:`FOLDERS` are relative.
         quick: Whether the section ``quick`` of the file replaces what it names.
         methods: Names of the methods to keep, and with them those whose teachers they take; all if ``None``.
         datasets: Names of the data sets to keep; all if ``None``.
@@ -177,9 +180,10 @@ def _build(cls: type, options: dict[str, Any], path: Path) -> Any:
 
 def _at_root(data: dict[str, Any], root: str | Path | None) -> dict[str, Any]:
     data = copy.deepcopy(data)
-    given = data.get("init_args", {}).get("root")
-    if given is not None and root is not None:
-        data["init_args"]["root"] = str(Path(root) / given)
+    options = data.get("init_args", {})
+    for name in FOLDERS:
+        if root is not None and options.get(name) is not None:
+            options[name] = str(Path(root) / options[name])
     return data
 
 

@@ -49,6 +49,14 @@ def test_jobs_are_all_data_sets_methods_modalities_and_seeds(tmp_path):
     assert [t.latency for t in tasks if t.method.name == "MEMD"] == [True, False, True, False]
 
 
+def test_folders_of_a_data_set_are_below_the_root(tmp_path):
+    folders = {"root": "a", "nbi_root": "a-nbi", "unpaired_nbi_root": "/elsewhere"}
+    path = written(tmp_path, datasets={"a": {"class_path": "Kvasir", "init_args": {**folders, "modality": "nbi"}}})
+    expected = {"root": "data/a", "nbi_root": "data/a-nbi", "unpaired_nbi_root": "/elsewhere", "modality": "nbi"}
+    assert load_config(path, root="data").datasets["a"]["init_args"] == expected
+    assert load_config(path).datasets["a"]["init_args"] == {**folders, "modality": "nbi"}
+
+
 def test_cross_tests_on_every_data_set(tmp_path):
     tasks = jobs_of(load_config(written(tmp_path, cross=True)))
     assert all(list(t.datasets) == ([t.dataset, "b"] if t.dataset == "a" else [t.dataset, "a"]) for t in tasks)
@@ -112,8 +120,10 @@ def test_a_file_that_is_not_there_is_named(tmp_path):
         load_config(tmp_path / "nowhere.yaml")
 
 
-@pytest.mark.parametrize("name", ["benchmark", "ablation"])
-@pytest.mark.parametrize("quick", [False, True])
+@pytest.mark.parametrize(
+    ("name", "quick"),
+    [("benchmark", False), ("benchmark", True), ("ablation", False), ("ablation", True), ("benchmark_learned", False)],
+)
 def test_the_configurations_of_the_project_are_readable(name, quick):
     tasks = jobs_of(load_config(CONFIGS / f"{name}.yaml", quick=quick))
     assert "MEMD" in {t.method.name for t in tasks}
