@@ -8,7 +8,7 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, ScalarFormatter
 from sklearn.manifold import TSNE
 from sklearn.metrics import precision_recall_curve, roc_curve
 
@@ -203,6 +203,7 @@ def training(run: dict[str, Any]) -> Figure | None:
             values = log[["epoch", column]].dropna().groupby("epoch")[column].mean()
             axis.plot(values.index + 1, values, marker=".", label=column.split("_", 1)[1].replace("_", " "))
         axis.set(title=name, xlabel="epoch", yscale="linear" if name == "temperature" else "log")
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.legend(fontsize=7)
     return figure
 
@@ -220,21 +221,26 @@ def latency(scores: pd.DataFrame, facts: list[dict[str, Any]]) -> Figure | None:
     if not costs:
         return None
     figure, axes = _panels(metrics.dataset.nunique())
+    named: dict[str, Any] = {}
     for axis, (dataset, own) in zip(axes, means.groupby("dataset", sort=False), strict=True):
-        for method, auroc in own.droplevel("dataset").items():
-            cost = costs.get(method)
-            if cost is None:
+        for place, (method, cost) in enumerate(costs.items()):
+            if (dataset, method) not in means.index:
                 continue
             milliseconds = cost.get("openvino_ms") or cost["torch_ms"]
-            axis.scatter(milliseconds, auroc, color=ABNORMAL if method == "MEMD" else NORMAL)
             note = method if "openvino_ms" in cost else f"{method} (PyTorch)"
-            axis.annotate(note, (milliseconds, auroc), (4, 4), textcoords="offset points", fontsize=7)
+            colour, marker = (
+                (ABNORMAL, "*") if method == "MEMD" else (mpl.colormaps["tab20"](place), "o^sDvP"[place % 6])
+            )
+            axis.scatter(milliseconds, own[dataset, method], 50, color=colour, marker=marker, label=note)
         axis.set(
             xscale="log", xlabel="milliseconds an image, OpenVINO, batch 1", ylabel="image AUROC in %", title=dataset
         )
         axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axis.xaxis.set_major_formatter(ScalarFormatter())
         axis.xaxis.set_minor_formatter(NullFormatter())
+        points, names = axis.get_legend_handles_labels()
+        named |= dict(zip(names, points, strict=True))
+    figure.legend(named.values(), named.keys(), loc="outside right upper", fontsize=8)
     return figure
 
 
