@@ -178,13 +178,15 @@ def test_the_report_needs_nothing_else(benchmark):
 def test_the_report_works_in_a_browser(benchmark, tmp_path):
     folder, _ = benchmark
     run(folder, "report", "--output", "out")
-    # Step to the next image once the page is there, as a reader would.
+    # Step to the next image once the page is there, as a reader would, on a phone.
     page = (folder / "out/report.html").read_text()
     stepping = tmp_path / "page.html"
-    stepping.write_text(page.replace("</html>", '<script>at("forth").click();</script></html>'))
+    width = "document.title = document.documentElement.scrollWidth <= innerWidth ? 'it fits' : 'too wide';"
+    stepping.write_text(page.replace("</html>", f'<script>at("forth").click(); {width}</script></html>'))
     names = []
     for file in (folder / "out/report.html", stepping):
         flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync"]
+        flags += ["--window-size=420,900"]
         dom = subprocess.run(
             [CHROMIUM, *flags, f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", file.as_uri()],
             capture_output=True, text=True, check=True, timeout=120,
@@ -194,6 +196,7 @@ def test_the_report_works_in_a_browser(benchmark, tmp_path):
         assert re.search(r'id="maps">.*?<img[^>]*alt="MEMD: -?[\d.]+"', dom, re.DOTALL)
         names.append(views)
     assert names[0] != names[1]
+    assert "<title>it fits</title>" in dom
 
 
 def test_a_data_set_is_checked_from_the_command_line(benchmark):
