@@ -147,9 +147,7 @@ def _speed(model: MEMD, exports: dict[str, Path], folder: Path) -> pd.DataFrame:
             }
         except Exception:
             logger.exception("%s is left out.", name)
-    # Processes that have imported everything, and started nothing.
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
+    context = multiprocessing.get_context("spawn")
     with ExitStack() as stack:
         # Memory is that of a process of its own. Turns, since the speed of a machine drifts.
         pools = {name: stack.enter_context(context.Pool(1)) for name in files}
