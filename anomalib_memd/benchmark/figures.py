@@ -1,6 +1,7 @@
 """Figures of a benchmark, drawn from what its jobs have left."""
 
 from collections.abc import Callable
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -88,10 +89,9 @@ def curves(scores: pd.DataFrame, draws: int = 200) -> Figure:
     """
     figure, axes = _panels(2 * len(Modality), columns=2)
     grid = np.linspace(0, 1, 101)
-    methods = list(scores.method.unique())
-    colours = mpl.colormaps["tab10" if len(methods) <= 10 else "tab20"].colors
+    colours = _colours(scores)
     for row, modality in enumerate(Modality):
-        for method, colour in zip(methods, colours, strict=False):
+        for method, colour in colours.items():
             part = scores[(scores.method == method) & (scores.detector == modality.value)]
             if part.empty:
                 continue
@@ -221,27 +221,31 @@ def latency(scores: pd.DataFrame, facts: list[dict[str, Any]]) -> Figure | None:
     if not costs:
         return None
     figure, axes = _panels(metrics.dataset.nunique())
-    named: dict[str, Any] = {}
+    colours = _colours(scores)
+    named: dict[Any, Any] = {}
     for axis, (dataset, own) in zip(axes, means.groupby("dataset", sort=False), strict=True):
-        for place, (method, cost) in enumerate(costs.items()):
-            if (dataset, method) not in means.index:
+        for method, auroc in own.droplevel("dataset").items():
+            cost = costs.get(method)
+            if cost is None:
                 continue
             milliseconds = cost.get("openvino_ms") or cost["torch_ms"]
             note = method if "openvino_ms" in cost else f"{method} (PyTorch)"
-            colour, marker = (
-                (ABNORMAL, "*") if method == "MEMD" else (mpl.colormaps["tab20"](place), "o^sDvP"[place % 6])
-            )
-            axis.scatter(milliseconds, own[dataset, method], 50, color=colour, marker=marker, label=note)
+            colour, marker = (ABNORMAL, "*") if method == "MEMD" else (colours[method], "o")
+            named[note] = axis.scatter(milliseconds, auroc, 50, color=colour, marker=marker)
         axis.set(
             xscale="log", xlabel="milliseconds an image, OpenVINO, batch 1", ylabel="image AUROC in %", title=dataset
         )
         axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axis.xaxis.set_major_formatter(ScalarFormatter())
         axis.xaxis.set_minor_formatter(NullFormatter())
-        points, names = axis.get_legend_handles_labels()
-        named |= dict(zip(names, points, strict=True))
-    figure.legend(named.values(), named.keys(), loc="outside right upper", fontsize=8)
+    figure.legend(list(named.values()), list(named), loc="outside right upper", fontsize=8)
     return figure
+
+
+def _colours(scores: pd.DataFrame) -> dict[Any, Any]:
+    """The colour of each method, in the order of the scores; they come again where there are more methods."""
+    methods = scores.method.unique()
+    return dict(zip(methods, cycle(mpl.colormaps["tab10" if len(methods) <= 10 else "tab20"].colors), strict=False))
 
 
 def _roc(labels: np.ndarray, scores: np.ndarray, grid: np.ndarray) -> np.ndarray:
