@@ -1,8 +1,10 @@
 """The coefficients of the closed-form translation, estimated from unpaired images."""
 
 import inspect
+import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
@@ -14,14 +16,26 @@ from anomalib_memd.data.reading import read_image
 
 from .spectral import SpectralNBI, band_light, display, mixture
 
+_START = {
+    "weights_415": (0.0, 0.35, 0.65),
+    "weights_540": (0.15, 0.85, 0.0),
+    "gains": (1.0, 1.0, 1.0),
+    "curve": 1.0,
+}
+"""Where the fit starts: bands by the wavelengths of the camera channels, and a display that changes nothing."""
 
-def fit_spectral(wli: Path, nbi: Path, nbi_held_back: float = 0.0, steps: int = 500, seed: int = 0) -> pd.DataFrame:
+
+def fit_spectral(
+    wli: Path, nbi: Path, nbi_held_back: float = 0.0, fit_contrasts: bool = False, steps: int = 300, seed: int = 0
+) -> pd.DataFrame:
     """Estimate the coefficients of SpectralNBI from white light and narrow band images of different tissue.
 
     Args:
         wli: Folder of white light images; of one with a split.csv the training images.
         nbi: Folder of real narrow band images.
         nbi_held_back: Share of them that is held back, as in the training of WtNGAN.
+        fit_contrasts: Whether the haemoglobin contrasts are estimated too. The distribution of colours says little of
+            them where the two sets show different tissue: they then take over what is a difference of the tissue.
         steps: Number of steps of Adam.
         seed: Seed of the pixels and directions that are drawn.
 
@@ -35,32 +49,33 @@ def fit_spectral(wli: Path, nbi: Path, nbi_held_back: float = 0.0, steps: int = 
     kept, _ = split_off(list_images(nbi), nbi_held_back)
     random = torch.Generator().manual_seed(seed)
     before, after = match_distribution(
-        sample_pixels(list_images(wli, "train"), random), sample_pixels(kept, random), steps, random
+        sample_pixels(list_images(wli, "train"), random), sample_pixels(kept, random), steps, random, fit_contrasts
     )
     return pd.DataFrame({"argument": list(before), "default": before.values(), "fitted": after.values()})
 
 
-def sample_pixels(paths: Sequence[Path], random: torch.Generator, number: int = 32) -> torch.Tensor:
-    """Draw pixels of tissue from images.
+def sample_pixels(paths: Sequence[Path], random: torch.Generator, number: int = 8192) -> torch.Tensor:
+    """Draw pixels of tissue, of each image as many.
 
     Args:
         paths: Image files.
         random: Source of chance.
-        number: Number of pixels of each image.
+        number: Number of pixels at least, of all images together.
 
     Returns:
         sRGB colours in [0, 1], ``(N, 3)``; overlays are left out.
     """
     drawn = []
+    share = math.ceil(number / len(paths))
     for path in paths:
         image = read_image(path).as_subclass(torch.Tensor)
         pixels = image.flatten(1).T[~overlay_mask(image[None]).flatten()]
-        drawn.append(pixels[torch.randperm(len(pixels), generator=random)[:number]])
+        drawn.append(pixels[torch.randperm(len(pixels), generator=random)[:share]])
     return torch.cat(drawn)
 
 
 def match_distribution(
-    wli: torch.Tensor, nbi: torch.Tensor, steps: int, random: torch.Generator
+    wli: torch.Tensor, nbi: torch.Tensor, steps: int, random: torch.Generator, fit_contrasts: bool = False
 ) -> tuple[dict[str, object], dict[str, object]]:
     r"""Bring the distribution of translated colours to that of real ones.
 
@@ -73,21 +88,18 @@ def match_distribution(
         nbi: Narrow band colours ``(M, 3)``.
         steps: Number of steps.
         random: Source of chance.
+        fit_contrasts: See :func:`fit_spectral`.
 
     Returns:
-        Arguments of :class:`SpectralNBI` before and after, and the ``distance`` of each.
+        Arguments of :class:`SpectralNBI`, by default and fitted, and the ``distance`` of each.
 
     Source:
         Bonneel et al., "Sliced and Radon Wasserstein Barycenters of Measures", JMIV 2015.
     """
     default = {name: option.default for name, option in inspect.signature(SpectralNBI).parameters.items()}
-    first = {
-        "mix": torch.tensor([default["weights_415"][2], default["weights_540"][0]]).logit(),
-        "contrasts": torch.tensor([default["contrast_415"], default["contrast_540"]]).expm1().log(),
-        "gains": torch.tensor(default["gains"]).log(),
-        "curve": torch.tensor(default["curve"]).log(),
-    }
-    free = {name: value.clone().requires_grad_() for name, value in first.items()}
+    values = _free(default | _START)
+    for name, value in values.items():
+        value.requires_grad_(name != "contrasts" or fit_contrasts)
     image, levels = wli.T[None, :, :, None], torch.linspace(0, 1, 256)
     directions = F.normalize(torch.randn(64, 3, generator=random), dim=1)
     target = (nbi @ directions.T).quantile(levels, dim=0)
@@ -97,13 +109,23 @@ def match_distribution(
         shown = display(light, values["gains"].exp(), values["curve"].exp())[0, :, :, 0].T
         return ((shown @ directions.T).quantile(levels, dim=0) - target).abs().mean()
 
-    optimizer = torch.optim.Adam(free.values(), 0.02)
+    optimizer = torch.optim.Adam([value for value in values.values() if value.requires_grad], 0.05)
     for _ in range(steps):
         optimizer.zero_grad()
-        distance(free).backward()
+        distance(values).backward()
         optimizer.step()
     with torch.no_grad():
-        return _arguments(first, distance(first)), _arguments(free, distance(free))
+        return tuple(_arguments(found, distance(found)) for found in (_free(default), values))
+
+
+def _free(arguments: dict[str, Any]) -> dict[str, torch.Tensor]:
+    """Numbers without bounds that stand for arguments of :class:`SpectralNBI`; :func:`_arguments` leads back."""
+    return {
+        "mix": torch.tensor([arguments["weights_415"][2], arguments["weights_540"][0]]).logit(),
+        "contrasts": torch.tensor([arguments["contrast_415"], arguments["contrast_540"]]).expm1().log(),
+        "gains": torch.tensor(arguments["gains"]).log(),
+        "curve": torch.tensor(arguments["curve"]).log(),
+    }
 
 
 def _bands(values: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -30,11 +30,11 @@ class SpectralNBI(nn.Module):
         weights_540: The same for 540 nm.
         contrast_415: Haemoglobin contrast :math:`h` at 415 nm, unitless.
         contrast_540: The same at 540 nm.
-        gains: Display gains of (red, green, blue) in linear light; the defaults give normal mucosa the mean
-            colour of real narrow band frames.
+        gains: Display gains of (red, green, blue) in linear light.
         curve: Exponent of the display curve, applied to linear light after the gains.
 
-    Coefficients for images of one's own are estimated by :func:`~anomalib_memd.translation.fitting.fit_spectral`.
+    The defaults of all but the contrasts are what :func:`~anomalib_memd.translation.fitting.fit_spectral` finds for
+    colonoscopy and real narrow band frames, see ``docs/translation.md``; it does the same for images of one's own.
 
     Example:
         >>> import torch
@@ -49,12 +49,12 @@ class SpectralNBI(nn.Module):
 
     def __init__(
         self,
-        weights_415: tuple[float, float, float] = (0.0, 0.35, 0.65),
-        weights_540: tuple[float, float, float] = (0.15, 0.85, 0.0),
-        contrast_415: float = 0.35,
-        contrast_540: float = 0.1,
-        gains: tuple[float, float, float] = (0.85, 2.7, 1.55),
-        curve: float = 1.0,
+        weights_415: tuple[float, float, float] = (0.0, 0.624, 0.376),
+        weights_540: tuple[float, float, float] = (0.029, 0.971, 0.0),
+        contrast_415: float = 0.7,
+        contrast_540: float = 0.2,
+        gains: tuple[float, float, float] = (1.635, 4.531, 2.708),
+        curve: float = 1.1532,
     ) -> None:
         super().__init__()
         weights = torch.tensor([weights_415, weights_540])

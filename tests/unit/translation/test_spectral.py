@@ -19,18 +19,18 @@ def to_srgb(value):
     return value * 12.92 if value <= 0.0031308 else 1.055 * value ** (1 / 2.4) - 0.055
 
 
-def translate_slowly(rgb, w415, w540, h415, h540, gains):
+def translate_slowly(rgb, w415, w540, h415, h540, gains, curve):
     logs = [math.log(max(to_linear(v), 1e-4)) for v in rgb]
 
     def band(weights, contrast):
         return math.exp(sum(w * x for w, x in zip(weights, logs, strict=True)) + contrast * (logs[1] - logs[0]))
 
     bands = band(w540, h540), band(w415, h415), band(w415, h415)
-    return [to_srgb(gain * value) for gain, value in zip(gains, bands, strict=True)]
+    return [to_srgb(min(gain * value, 1.0) ** curve) for gain, value in zip(gains, bands, strict=True)]
 
 
 def test_equals_a_loop_over_pixels():
-    options = ((0.1, 0.2, 0.7), (0.3, 0.6, 0.1), 0.4, 0.2, (0.9, 1.3, 1.1))
+    options = ((0.1, 0.2, 0.7), (0.3, 0.6, 0.1), 0.4, 0.2, (0.9, 1.3, 1.1), 1.2)
     image = torch.rand(3, 4, 5)
     nbi = SpectralNBI(*options)(image)
     for row in range(4):
