@@ -1,7 +1,7 @@
 """Backbones with weights from timm's hub, from a local file, or from a package of the package index."""
 
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import timm
@@ -45,15 +45,19 @@ def build_backbone(
     if wrong or not layers:
         msg = f"{name} has no layer {', '.join(map(repr, wrong)) or '(none was asked for)'}; it has {', '.join(known)}."
         raise BackboneError(msg)
+    fetched = pre_trained and weights is None
+
+    def build() -> TimmFeatureExtractor:
+        return TimmFeatureExtractor(name, list(layers), fetched, requires_grad)
+
     try:
-        extractor = TimmFeatureExtractor(
-            backbone=name,
-            layers=list(layers),
-            pre_trained=pre_trained and weights is None,
-            requires_grad=requires_grad,
-        )
+        extractor = build()
+        if fetched:
+            _require_all_fetched(extractor, build)
+    except BackboneError:
+        raise
     except Exception as error:
-        if not pre_trained or weights is not None:
+        if not fetched:
             raise
         msg = (
             f"The ImageNet weights of {name} could not be loaded ({type(error).__name__}: {error}). Without a "
@@ -64,6 +68,19 @@ def build_backbone(
         state = _packaged_state(name) if str(weights) == "package" else _file_state(Path(weights))
         _load(extractor, state, f"{weights}", name)
     return extractor
+
+
+def _require_all_fetched(extractor: TimmFeatureExtractor, build: Callable[[], TimmFeatureExtractor]) -> None:
+    """Refuse weights that lack some of the layers: timm would leave these to chance, and say nothing."""
+    with torch.random.fork_rng(devices=[]):
+        again = dict(build().named_parameters())
+    absent = [name for name, value in extractor.named_parameters() if not torch.equal(value, again[name])]
+    if absent:
+        msg = (
+            f"The ImageNet weights of {extractor.backbone} that were found hold no {absent[0]} ({len(absent)} such): "
+            f"they are not complete. Take other layers, or complete weights with backbone_weights=FILE."
+        )
+        raise BackboneError(msg)
 
 
 def _layer_names(name: str) -> list[str]:

@@ -30,7 +30,7 @@ def compare_translations(
     split: str | None = "test",
     truth: Path | None = None,
     network: str = "resnet50.tv_in1k",
-    layer: str = "layer4",
+    layer: str = "layer3",
     examples: int = 20,
 ) -> pd.DataFrame:
     """Compare translations of the same images by structure, colour, and distance to real narrow band images.

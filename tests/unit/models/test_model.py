@@ -3,6 +3,7 @@
 import pytest
 import timm
 import torch
+from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
@@ -179,6 +180,22 @@ def test_weights_that_cannot_be_fetched_name_the_way_out(monkeypatch, tmp_path):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(BackboneError, match="backbone_weights=FILE"):
         build_backbone("resnet26d.bt_in1k", ["layer2"])
+
+
+def test_fetched_weights_that_lack_layers_are_refused(monkeypatch, tmp_path):
+    snapshot = tmp_path / "models--timm--resnet18.a1_in1k" / "snapshots" / ("0" * 40)
+    snapshot.mkdir(parents=True)
+    state = timm.create_model("resnet18", pretrained=False).state_dict()
+    short = {name: value for name, value in state.items() if not name.startswith(("layer4", "fc"))}
+    save_file(short, snapshot / "model.safetensors")
+    (snapshot.parents[1] / "refs").mkdir()
+    (snapshot.parents[1] / "refs" / "main").write_text(snapshot.name)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    extractor = build_backbone("resnet18", ["layer2", "layer3"])
+    assert torch.equal(extractor.feature_extractor.conv1.weight, state["conv1.weight"])
+    with pytest.raises(BackboneError, match=r"hold no .*layer4.0.conv1.weight"):
+        build_backbone("resnet18", ["layer3", "layer4"])
 
 
 def test_weights_file_is_loaded(tmp_path):
