@@ -1,6 +1,14 @@
 """Exported models: their metadata, and inference on a stream of frames."""
 
 from .metadata import Metadata, ModelFileError, read_metadata
-from .stream import ColourOrder, FramePrediction, FrameStream
+from .stream import AS_EXPORTED, ColourOrder, FramePrediction, FrameStream
 
-__all__ = ["ColourOrder", "FramePrediction", "FrameStream", "Metadata", "ModelFileError", "read_metadata"]
+__all__ = [
+    "AS_EXPORTED",
+    "ColourOrder",
+    "FramePrediction",
+    "FrameStream",
+    "Metadata",
+    "ModelFileError",
+    "read_metadata",
+]

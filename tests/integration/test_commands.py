@@ -10,6 +10,7 @@ import pytest
 from anomalib.deploy import OpenVINOInferencer, TorchInferencer
 from PIL import Image
 
+from anomalib_memd.deployment import AS_EXPORTED
 from anomalib_memd.deployment.metadata import read_metadata
 from tests.conftest import start
 
@@ -125,7 +126,7 @@ def test_exports_score_as_predict_does(predicted, demo, checkpoint, monkeypatch,
     assert all((tmp_path / branch / "weights/openvino/model.xml").is_file() for branch in ("wli", "nbi"))
     files.append(tmp_path / "nbi/weights/openvino/model.xml")
     for file in files:
-        inferencer = TorchInferencer(file) if file.suffix == ".pt" else OpenVINOInferencer(file, "CPU")
+        inferencer = TorchInferencer(file) if file.suffix == ".pt" else OpenVINOInferencer(file, "CPU", AS_EXPORTED)
         found = [float(np.squeeze(inferencer.predict(path).pred_score)) for path in scores.index]
         np.testing.assert_allclose(found, scores, atol=5e-3 if file is files[-1] else 1e-3)
         assert read_metadata(file).branch == "nbi"

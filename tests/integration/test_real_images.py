@@ -13,6 +13,7 @@ from torchvision.transforms.v2 import Resize
 from anomalib_memd import MEMD, Kvasir, SpectralNBI
 from anomalib_memd.backbones import build_backbone
 from anomalib_memd.data.reading import read_image
+from anomalib_memd.deployment import AS_EXPORTED
 from anomalib_memd.modality import Branch, Modality
 from anomalib_memd.models.memd.adaptation import _recalibrate
 from anomalib_memd.models.memd.embedding import FeatureEmbedding
@@ -95,8 +96,9 @@ def test_exports_agree_with_pytorch_on_real_images(solved, modality, tmp_path):
         images = SpectralNBI()(images)
     detector = solved.deployed(modality)
     core = openvino.Core()
-    full = core.compile_model(detector.to_openvino(tmp_path), "CPU")
-    half = core.compile_model(detector.to_openvino(tmp_path / "half", compression_type=CompressionType.FP16), "CPU")
+    full = core.compile_model(detector.to_openvino(tmp_path), "CPU", AS_EXPORTED)
+    halved = detector.to_openvino(tmp_path / "half", compression_type=CompressionType.FP16)
+    half = core.compile_model(halved, "CPU", AS_EXPORTED)
     onnx = onnxruntime.InferenceSession(detector.to_onnx(tmp_path))
     script = torch.jit.load(detector.to_torchscript(tmp_path))
     outputs = ["pred_score", "anomaly_map"]

@@ -11,6 +11,7 @@ import torch
 from anomalib.deploy import CompressionType, OpenVINOInferencer, TorchInferencer
 
 from anomalib_memd import MEMD
+from anomalib_memd.deployment import AS_EXPORTED
 from anomalib_memd.deployment.metadata import ModelFileError, read_metadata
 from anomalib_memd.modality import Branch, Modality
 from anomalib_memd.models.memd.calibration import after_embedding, calibration_images
@@ -79,7 +80,7 @@ def test_every_format_gives_the_same(model, exported, branch, images):
     feed = dict(zip([node.name for node in session.get_inputs()], arrays, strict=True))
     outputs = [node.name for node in session.get_outputs()]
     check(dict(zip(outputs, session.run(outputs, feed), strict=True)), reference)
-    network = openvino.Core().compile_model(exported(branch, "openvino"), "CPU")
+    network = openvino.Core().compile_model(exported(branch, "openvino"), "CPU", AS_EXPORTED)
     found = network(arrays)
     check({name: found[name] for name in reference._fields}, reference)
     if branch is Branch.TEACHER:
@@ -92,8 +93,8 @@ def test_anomalibs_inferencers_load_exports_of_both_students(model, exported, im
     for branch in (Branch.WLI, Branch.NBI):
         reference = expected(model, branch, images)
         for inferencer in (
-            OpenVINOInferencer(exported(branch, "openvino"), device="CPU"),
-            OpenVINOInferencer(exported(branch, "onnx"), device="CPU"),
+            OpenVINOInferencer(exported(branch, "openvino"), device="CPU", config=AS_EXPORTED),
+            OpenVINOInferencer(exported(branch, "onnx"), device="CPU", config=AS_EXPORTED),
             TorchInferencer(exported(branch, "torch"), device="cpu"),
         ):
             scores = [float(np.squeeze(inferencer.predict(image).pred_score)) for image in images[0]]
@@ -142,7 +143,7 @@ def test_half_precision_halves_the_file(model, exported, images, tmp_path):
     reference, full = expected(model, Branch.WLI, images), exported(Branch.WLI, "openvino")
     half = model.deployed(Branch.WLI).to_openvino(tmp_path, compression_type=CompressionType.FP16)
     assert half.with_suffix(".bin").stat().st_size < 0.6 * full.with_suffix(".bin").stat().st_size
-    found = openvino.Core().compile_model(half, "CPU")(images[0].numpy())
+    found = openvino.Core().compile_model(half, "CPU", AS_EXPORTED)(images[0].numpy())
     np.testing.assert_allclose(found["pred_score"], reference.pred_score.numpy(), atol=5e-3)
 
 
@@ -162,7 +163,9 @@ def test_quantisation_leaves_what_is_solved_for_alone(model, branch, phantom_roo
     assert not [op for op in solved if op.get_type_name() != "FakeQuantize" and _is_quantised(op)]
     item = data.train_data[0]
     inputs = [item.image, item.nbi_image] if branch is Branch.TEACHER else [item.nbi_image]
-    score = openvino.Core().compile_model(graph, "CPU")([image[None].numpy() for image in inputs])["pred_score"]
+    score = openvino.Core().compile_model(graph, "CPU", AS_EXPORTED)([image[None].numpy() for image in inputs])[
+        "pred_score"
+    ]
     images = [image[None] for image in inputs]
     assert float(score[0]) == pytest.approx(float(expected(model, branch, images).pred_score[0]), abs=0.1)
 

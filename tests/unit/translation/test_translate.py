@@ -144,4 +144,4 @@ def test_translations_are_compared_on_the_phantom(phantom_root, tmp_path, monkey
 
 def _random_backbone(name, layers):
     del name, layers
-    return build_backbone("resnet18", ["layer4"], pre_trained=False)
+    return build_backbone("resnet18", ["layer3"], pre_trained=False)
