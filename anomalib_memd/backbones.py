@@ -52,10 +52,6 @@ def build_backbone(
 
     try:
         extractor = build()
-        if fetched:
-            _require_all_fetched(extractor, build)
-    except BackboneError:
-        raise
     except Exception as error:
         if not fetched:
             raise
@@ -64,6 +60,8 @@ def build_backbone(
             f"network give backbone_weights=FILE, or point HF_HOME at a filled cache and set HF_HUB_OFFLINE=1."
         )
         raise BackboneError(msg) from error
+    if fetched:
+        _require_all_fetched(extractor, build)
     if weights is not None:
         state = _packaged_state(name) if str(weights) == "package" else _file_state(Path(weights))
         _load(extractor, state, f"{weights}", name)

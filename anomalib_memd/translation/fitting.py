@@ -40,7 +40,7 @@ def fit_spectral(
         seed: Seed of the pixels and directions that are drawn.
 
     Returns:
-        Arguments of SpectralNBI, one a row, before and after; and the distance of the colours.
+        Arguments of SpectralNBI, one a row, by default and fitted; and the distance of the colours.
 
     Raises:
         FileNotFoundError: If a folder holds no image.

@@ -163,9 +163,8 @@ def test_quantisation_leaves_what_is_solved_for_alone(model, branch, phantom_roo
     assert not [op for op in solved if op.get_type_name() != "FakeQuantize" and _is_quantised(op)]
     item = data.train_data[0]
     inputs = [item.image, item.nbi_image] if branch is Branch.TEACHER else [item.nbi_image]
-    score = openvino.Core().compile_model(graph, "CPU", AS_EXPORTED)([image[None].numpy() for image in inputs])[
-        "pred_score"
-    ]
+    compiled = openvino.Core().compile_model(graph, "CPU", AS_EXPORTED)
+    score = compiled([image[None].numpy() for image in inputs])["pred_score"]
     images = [image[None] for image in inputs]
     assert float(score[0]) == pytest.approx(float(expected(model, branch, images).pred_score[0]), abs=0.1)
 
