@@ -8,7 +8,7 @@ from .config import BenchmarkConfig, load_config
 from .deployment import measure_deployment
 from .job import FAILED, run_folder
 from .leakage import check_dataset
-from .markup import to_markdown, write_tables
+from .markup import titled_markdown, to_markdown, write_tables
 from .pipeline import Benchmark
 from .report import write_report
 
@@ -80,7 +80,7 @@ def ablate(
 def _run(config: BenchmarkConfig, output: Path, ablation: bool) -> None:
     results = Benchmark(config, output).run()
     if not (results.status == FAILED).all():
-        print(write_tables(output, ablation))  # noqa: T201
+        print(titled_markdown(write_tables(output, ablation)))  # noqa: T201
     failed = results[results.status == FAILED]
     if len(failed):
         msg = (
@@ -96,7 +96,6 @@ def report(output: Path = Path("results/benchmark"), ablation: bool = False) -> 
         output: Folder of a benchmark or an ablation.
         ablation: Whether the methods are variants of one.
     """
-    write_tables(output, ablation)
     print(write_report(output, ablation))  # noqa: T201
 
 

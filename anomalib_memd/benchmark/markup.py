@@ -14,7 +14,7 @@ MARKS = ("¹", "²", "³")
 TITLES = {"wli": "WLI", "nbi": "NBI", "teacher": "teacher (pairs)"}
 
 
-def write_tables(output: Path, ablation: bool = False) -> str:
+def write_tables(output: Path, ablation: bool = False) -> dict[str, pd.DataFrame]:
     """Write all tables of a benchmark below ``output/tables``, as CSV with all figures, Markdown and LaTeX.
 
     Args:
@@ -22,25 +22,24 @@ def write_tables(output: Path, ablation: bool = False) -> str:
         ablation: Whether the methods are variants of one, listed by group.
 
     Returns:
-        All of them as Markdown.
+        All of them as people read them, by title.
 
     Raises:
         FileNotFoundError: If no job has finished there.
     """
     folder = output / "tables"
-    raw = raw_tables(output)
-    shown = shown_tables(output, raw, ablation)
+    raw = _raw_tables(output)
+    shown = _shown_tables(output, raw, ablation)
     folder.mkdir(exist_ok=True)
     for name, table in raw.items():
         table.to_csv(folder / f"{name}.csv", index=False)
-    markdown = "\n\n".join(f"### {title}\n\n{to_markdown(table)}" for title, table in shown.items()) + "\n"
-    (folder / "tables.md").write_text(markdown, encoding="utf-8")
+    (folder / "tables.md").write_text(titled_markdown(shown), encoding="utf-8")
     latex = [table.to_latex(index=False, escape=True, caption=title, na_rep="") for title, table in shown.items()]
     (folder / "tables.tex").write_text("\n".join(latex), encoding="utf-8")
-    return markdown
+    return shown
 
 
-def raw_tables(output: Path) -> dict[str, pd.DataFrame]:
+def _raw_tables(output: Path) -> dict[str, pd.DataFrame]:
     """Every table with plain figures, by name, see :mod:`~anomalib_memd.benchmark.tables`."""
     scores = tables.load_scores(output)
     return {
@@ -60,12 +59,17 @@ def to_markdown(table: pd.DataFrame) -> str:
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 
-def shown_tables(output: Path, raw: dict[str, pd.DataFrame], ablation: bool = False) -> dict[str, pd.DataFrame]:
+def titled_markdown(shown: dict[str, pd.DataFrame]) -> str:
+    """Tables as Markdown, each below its title."""
+    return "\n\n".join(f"### {title}\n\n{to_markdown(table)}" for title, table in shown.items()) + "\n"
+
+
+def _shown_tables(output: Path, raw: dict[str, pd.DataFrame], ablation: bool = False) -> dict[str, pd.DataFrame]:
     """Every table as people read it, by title.
 
     Args:
         output: Folder of the benchmark.
-        raw: Its tables with plain figures, see :func:`raw_tables`.
+        raw: Its tables with plain figures, see :func:`_raw_tables`.
         ablation: Whether the methods are variants of one, listed by group.
     """
     shown = {}

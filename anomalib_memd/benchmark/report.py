@@ -17,13 +17,13 @@ from anomalib_memd.modality import Modality
 
 from . import tables
 from .figures import write_figures
-from .markup import raw_tables, shown_tables
+from .markup import write_tables
 
 _PAGE = Path(__file__).with_name("report.html")
 
 
 def write_report(output: Path, ablation: bool = False) -> Path:
-    """Write ``output/report.html``.
+    """Write ``output/report.html``, and all tables below ``output/tables``.
 
     Args:
         output: Folder of a benchmark.
@@ -43,7 +43,7 @@ def write_report(output: Path, ablation: bool = False) -> Path:
     )
     sections = "".join(
         f"<h2>{html.escape(title)}</h2><div class=table>{_table(table)}</div>"
-        for title, table in shown_tables(output, raw_tables(output), ablation).items()
+        for title, table in write_tables(output, ablation).items()
     )
     last = max(f["finished"] for f in facts)
     versions = ", ".join(f"{name} {number}" for name, number in facts[0]["versions"].items())

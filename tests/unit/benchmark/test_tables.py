@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from anomalib_memd.benchmark import tables
-from anomalib_memd.benchmark.markup import to_markdown, write_tables
+from anomalib_memd.benchmark.markup import titled_markdown, to_markdown, write_tables
 
 
 def write_run(output, method, modality, seed, rows, **facts):
@@ -140,10 +140,10 @@ def test_contribution_counts_images(tmp_path):
 
 
 def test_tables_are_rebuilt_from_scores_alone(output):
-    first = write_tables(output)
+    first = titled_markdown(write_tables(output))
     for file in (output / "tables").iterdir():
         file.unlink()
-    assert write_tables(output) == first
+    assert titled_markdown(write_tables(output)) == first
     assert (output / "tables" / "tables.md").read_text() == first
     assert "\\begin{tabular}" in (output / "tables" / "tables.tex").read_text()
     stored = pd.read_csv(output / "tables" / "comparison.csv")
@@ -151,7 +151,7 @@ def test_tables_are_rebuilt_from_scores_alone(output):
 
 
 def test_the_table_marks_the_best_and_shows_the_paper_apart(output):
-    markdown = write_tables(output)
+    markdown = titled_markdown(write_tables(output))
     memd = next(line for line in markdown.splitlines() if line.startswith("| MEMD |"))
     assert memd.count("¹") == 2
     assert "¹" not in next(line for line in markdown.splitlines() if line.startswith("| Rival |"))
@@ -182,7 +182,7 @@ def test_an_ablation_is_listed_by_group_with_what_each_variant_loses(tmp_path):
         pixels = {d: {"pixel_AUROC": 0.9 - 0.1 * order * (d == "nbi"), "pixel_AUPRO": 0.5} for d in scores}
         group = "fusion" if order else ""
         write_run(tmp_path, name, "paired", 0, rows, order=order, group=group, pixel_metrics={"colon": pixels})
-    lines = write_tables(tmp_path, ablation=True).splitlines()
+    lines = titled_markdown(write_tables(tmp_path, ablation=True)).splitlines()
     assert "| group | variant | WLI | NBI | loss of WLI | loss of NBI |" in lines
     image, pixel = (line for line in lines if line.startswith("| fusion | no fusion |"))
     assert image.endswith("| 25.0 | 0.0 |")
