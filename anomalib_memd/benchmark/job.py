@@ -159,8 +159,6 @@ class BenchmarkJob(Job):
         model = self._model()
         # The recorder measures tests, alike for all.
         metrics, model.evaluator.test_metrics = model.evaluator.test_metrics, nn.ModuleList()
-        # What MEMD draws into images is kept by its own cache; the store is for images of the data sets.
-        store = FeatureStore(task.output / "features", record=not paired)
         best = ModelCheckpoint(workspace, monitor="image_AUROC", mode="max", save_top_k=1)
         callbacks: list[Callback] = [best] if method.select_best else []
         engine = Engine(
@@ -173,12 +171,15 @@ class BenchmarkJob(Job):
             enable_model_summary=False,
             **self._limits(),
         )
-        with shared_features(store):
+        kept = task.output / "features"
+        # What MEMD draws into images is kept by a cache of its own; the store is for images of the data sets.
+        with shared_features(FeatureStore(kept, record=not paired)):
             started = time.monotonic()
             with PeakMemory() as memory:
                 engine.fit(model=model, datamodule=self._datamodule(task.dataset))
             training_seconds = time.monotonic() - started
             epochs = engine.trainer.current_epoch
+        with shared_features(FeatureStore(kept)):
             scores, pixels, own = self._test(model, engine, best.best_model_path or None)
         scores.to_csv(results / "scores.csv", index=False)
         np.savez_compressed(results / "pictures.npz", **own.pictures)
