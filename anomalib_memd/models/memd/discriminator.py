@@ -20,7 +20,7 @@ class Logits(NamedTuple):
     image: torch.Tensor | None = None
     """Shape ``(B, 2)``, unless locations alone were asked for."""
     odds: torch.Tensor | None = None
-    """Log odds of each location by discriminant and distance, ``(B, 1, H, W)``, if the head has them."""
+    """Log odds of each location by all that is known of it, ``(B, 1, H, W)``; with ``image`` or not at all."""
 
 
 class DiscriminatorHead(nn.Module):
@@ -29,7 +29,8 @@ class DiscriminatorHead(nn.Module):
     A small network judges locations by ``features``. The image is judged by the *evidence*, one or more maps:
     its logits are linear in the global statistics of the evidence. A head with a discriminant also has log odds
     of each location that are linear in the evidence, and adds on both levels how far the evidence is from normal;
-    its image has the contrast of these odds besides, by which a small lesion counts.
+    its image has the contrast of these odds besides, by which a small lesion counts. To the odds it then adds what the
+    network makes of the location, and what is known of the image.
 
     Args:
         channels: Number of channels of the features from which locations are judged.
@@ -38,6 +39,8 @@ class DiscriminatorHead(nn.Module):
         discriminant: Whether there is a discriminant.
         distance_weight: Weight of the distances from normal, the mean over the maps of the evidence; 0 for none.
         contrast_weight: Weight of the contrast of the odds of locations in those of the image.
+        network_weight: Weight of the network in the odds of locations, where there is a discriminant.
+        image_weight: Weight of the odds of the image in those of its locations, where there is a discriminant.
         hidden: Hidden width of the network.
     """
 
@@ -49,6 +52,8 @@ class DiscriminatorHead(nn.Module):
         discriminant: bool = False,
         distance_weight: float = 1.0,
         contrast_weight: float = 0.5,
+        network_weight: float = 0.5,
+        image_weight: float = 0.25,
         hidden: int = 128,
     ) -> None:
         super().__init__()
@@ -65,6 +70,8 @@ class DiscriminatorHead(nn.Module):
             nn.init.zeros_(linear.bias)
         self.distance_weight = distance_weight
         self.contrast_weight = contrast_weight
+        self.network_weight = network_weight
+        self.image_weight = image_weight
         measured = parts if discriminant and distance_weight else 0
         self.location_distances = nn.ModuleList(NormalDistance(evidence_channels) for _ in range(measured))
         self.image_distances = nn.ModuleList(NormalDistance(evidence_channels) for _ in range(measured))
@@ -96,8 +103,7 @@ class DiscriminatorHead(nn.Module):
 
     def margin(self, weighed: torch.Tensor) -> torch.Tensor:
         """Log odds of the image that are linear in the output of :meth:`weigh`; shape ``(B,)``."""
-        logits = self.image(weighed)
-        return logits[:, 1] - logits[:, 0]
+        return log_odds(self.image(weighed))
 
     @torch.no_grad()
     def set_location_discriminant(self, solution: Discriminant) -> None:
@@ -128,13 +134,16 @@ class DiscriminatorHead(nn.Module):
             return Logits(location)
         weighed = self.weigh(evidence)
         image = self.image(weighed)
+        by_network = log_odds(location)[:, None]
         if self.discriminant is None:
-            return Logits(location, image)
+            return Logits(location, image, by_network)
         odds = self.discriminate(evidence)
         if self.location_distances:
             odds = odds + self._far(self.location_distances, evidence)[:, None]
             image = image + _both(self._far(self.image_distances, self.split(weighed)))
-        return Logits(location, image + _both(self.contrast_weight * contrast(odds)), odds)
+        image = image + _both(self.contrast_weight * contrast(odds))
+        by_image = log_odds(image)[:, None, None, None]
+        return Logits(location, image, odds + self.network_weight * by_network + self.image_weight * by_image)
 
     def split(self, weighed: torch.Tensor) -> Sequence[torch.Tensor]:
         """The output of :meth:`weigh`, map by map."""
@@ -156,6 +165,11 @@ def contrast(odds: torch.Tensor) -> torch.Tensor:
     """
     locations = odds.flatten(1)
     return locations.topk(max(1, locations.shape[1] // 10)).values.mean(1) - locations.mean(1)
+
+
+def log_odds(logits: torch.Tensor) -> torch.Tensor:
+    """Log odds of being abnormal, of shape ``(B, *)``, that two logits ``(B, 2, *)`` mean."""
+    return logits[:, 1] - logits[:, 0]
 
 
 def _both(odds: torch.Tensor) -> torch.Tensor:

@@ -73,6 +73,9 @@ class MEMD(AnomalibModule):
             that of the discriminant is 1. Only with evidence from the backbone.
         contrast_weight: Weight in the image's log odds of the contrast of the locations': how far their highest tenth
             stands above their mean. Only with evidence from the backbone.
+        network_weight: Weight of the network in the log odds of locations, where that of the discriminant is 1. Only
+            with evidence from the backbone; without it the network stands alone.
+        image_weight: Weight of the image's log odds in those of its locations. Only with evidence from the backbone.
         teacher_evidence: From whose global statistics the teacher judges the image.
         student_evidence: From whose global statistics the students judge the image.
         synthesis: What is drawn into normal images to make negatives.
@@ -148,6 +151,8 @@ class MEMD(AnomalibModule):
         residual: bool = True,
         distance_weight: float = 1.0,
         contrast_weight: float = 0.5,
+        network_weight: float = 0.5,
+        image_weight: float = 0.25,
         teacher_evidence: Evidence | str = Evidence.BACKBONE,
         student_evidence: Evidence | str = Evidence.BACKBONE,
         synthesis: SynthesisKind | str = SynthesisKind.LESION,
@@ -202,6 +207,8 @@ class MEMD(AnomalibModule):
             residual,
             distance_weight,
             contrast_weight,
+            network_weight,
+            image_weight,
             teacher_evidence,
             student_evidence,
             distillation,

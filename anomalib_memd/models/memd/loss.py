@@ -8,7 +8,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from anomalib_memd.modality import Modality
 
-from .discriminator import Logits
+from .discriminator import Logits, log_odds
 
 
 class KLDirection(StrEnum):
@@ -49,7 +49,7 @@ class DiscriminatorLoss(nn.Module):
         abnormal = mask.float()
         share = abnormal.mean().clamp(0.02, 0.98)
         # Two logits and a soft target: cross-entropy is the logistic loss of their difference.
-        margin = logits.location[:, 1] - logits.location[:, 0]
+        margin = log_odds(logits.location)
         weight = abnormal * 0.5 / share + (1 - abnormal) * 0.5 / (1 - share)
         location = F.binary_cross_entropy_with_logits(margin.float(), abnormal, weight)
         return location if logits.image is None else location + F.cross_entropy(logits.image.float(), label.long())

@@ -15,7 +15,7 @@ from anomalib_memd.stage import Stage
 
 from .branches import Evidence, Features, ModalityEncoder, Student, Teacher
 from .cross_attention import CrossModalFusion
-from .discriminator import DiscriminatorHead, Logits
+from .discriminator import DiscriminatorHead, Logits, log_odds
 from .embedding import FeatureEmbedding
 from .masked_attention import EnergyForm, MaskedAttentionReconstruction
 from .statistics import FeatureStatistics
@@ -59,6 +59,8 @@ class MEMDModel(nn.Module):
         residual: Whether the reconstruction is added to what it reconstructs.
         distance_weight: See :class:`.DiscriminatorHead`.
         contrast_weight: See :class:`.DiscriminatorHead`.
+        network_weight: See :class:`.DiscriminatorHead`.
+        image_weight: See :class:`.DiscriminatorHead`.
         teacher_evidence: From what the teacher judges the image.
         student_evidence: From what the students judge the image.
         distillation: Which students there are.
@@ -79,6 +81,8 @@ class MEMDModel(nn.Module):
         residual: bool = True,
         distance_weight: float = 1.0,
         contrast_weight: float = 0.5,
+        network_weight: float = 0.5,
+        image_weight: float = 0.25,
         teacher_evidence: Evidence | str = Evidence.BACKBONE,
         student_evidence: Evidence | str = Evidence.BACKBONE,
         distillation: Distillation | str = Distillation.PER_MODALITY,
@@ -91,6 +95,7 @@ class MEMDModel(nn.Module):
         self.embedding = FeatureEmbedding(backbone)
         self.modality = Modality(modality)
         channels = self.embedding.channels
+        weights = distance_weight, contrast_weight, network_weight, image_weight
 
         def encoder() -> ModalityEncoder:
             reconstruction = (
@@ -103,7 +108,7 @@ class MEMDModel(nn.Module):
         def head(evidence: Evidence, modalities: int) -> DiscriminatorHead:
             if evidence is Evidence.ENCODING:
                 return DiscriminatorHead(width, width)
-            return DiscriminatorHead(width, channels, modalities, True, distance_weight, contrast_weight)
+            return DiscriminatorHead(width, channels, modalities, True, *weights)
 
         teacher_evidence, student_evidence = Evidence(teacher_evidence), Evidence(student_evidence)
         self.teacher = Teacher(
@@ -217,10 +222,6 @@ def predict(logits: Logits, size: torch.Size) -> InferenceBatch:
     Returns:
         Raw scores ``(B,)`` and maps ``(B, H, W)``.
     """
-    image = cast("torch.Tensor", logits.image)
-    score = image[:, 1] - image[:, 0]
-    location = logits.location[:, 1:] - logits.location[:, :1]
-    if logits.odds is not None:
-        location = location + logits.odds
-    anomaly_map = F.interpolate(location, size, mode="bilinear", align_corners=False)[:, 0]
-    return InferenceBatch(pred_score=score, anomaly_map=anomaly_map)
+    image, odds = (cast("torch.Tensor", part) for part in (logits.image, logits.odds))
+    anomaly_map = F.interpolate(odds, size, mode="bilinear", align_corners=False)[:, 0]
+    return InferenceBatch(pred_score=log_odds(image), anomaly_map=anomaly_map)

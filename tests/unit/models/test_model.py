@@ -43,20 +43,24 @@ def test_student_predicts_scores_and_maps(backbone, size, modality):
     assert predictions.anomaly_map.shape == (2, *size)
 
 
-def test_map_is_that_of_the_network_and_of_the_discriminant(backbone):
+def test_score_and_map_are_log_odds():
     location, image, odds = torch.randn(2, 2, 4, 5), torch.randn(2, 2), torch.randn(2, 1, 4, 5)
     predictions = predict(Logits(location, image, odds), torch.Size((4, 5)))
     torch.testing.assert_close(predictions.pred_score, image[:, 1] - image[:, 0])
-    torch.testing.assert_close(predictions.anomaly_map, location[:, 1] - location[:, 0] + odds[:, 0])
-    plain = predict(Logits(location, image), torch.Size((4, 5)))
-    torch.testing.assert_close(plain.anomaly_map, location[:, 1] - location[:, 0])
+    torch.testing.assert_close(predictions.anomaly_map, odds[:, 0])
+
+
+def test_head_without_discriminant_takes_locations_from_the_network_alone():
+    logits = DiscriminatorHead(4, 4)(torch.randn(3, 4, 5, 6), [torch.randn(3, 4, 5, 6)])
+    torch.testing.assert_close(logits.odds, logits.location[:, 1:] - logits.location[:, :1])
 
 
 @torch.no_grad()
 @pytest.mark.parametrize(("weight", "contrast_weight"), [(0.0, 0.0), (0.7, 0.0), (0.7, 0.4)])
-def test_head_adds_discriminant_distance_and_contrast(weight, contrast_weight):
+@pytest.mark.parametrize(("network_weight", "image_weight"), [(0.0, 0.0), (0.6, 0.0), (0.6, 0.3)])
+def test_head_adds_all_evidence(weight, contrast_weight, network_weight, image_weight):
     features, evidence = torch.randn(3, 4, 5, 6), [torch.randn(3, 2, 5, 6), torch.randn(3, 2, 5, 6)]
-    head = DiscriminatorHead(4, 2, parts=2, discriminant=True, distance_weight=weight, contrast_weight=contrast_weight)
+    head = DiscriminatorHead(4, 2, 2, True, weight, contrast_weight, network_weight, image_weight)
     nn.init.normal_(head.discriminant.weight)
     nn.init.normal_(head.discriminant.bias)
     nn.init.normal_(head.image.weight)
@@ -72,7 +76,10 @@ def test_head_adds_discriminant_distance_and_contrast(weight, contrast_weight):
     for number, image in enumerate(odds):
         highest = sorted(image.flatten().tolist())[-3:]  # The highest tenth of 30 locations.
         margin[number] += contrast_weight * (sum(highest) / 3 - float(image.mean()))
-    torch.testing.assert_close(logits.odds, odds)
+    network = logits.location[:, 1:] - logits.location[:, :1]
+    torch.testing.assert_close(
+        logits.odds, odds + network_weight * network + image_weight * margin[:, None, None, None]
+    )
     torch.testing.assert_close(logits.image[:, 1] - logits.image[:, 0], margin)
 
 
