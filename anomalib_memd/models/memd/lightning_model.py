@@ -521,10 +521,15 @@ class MEMD(AnomalibModule):
             )
             raise RuntimeError(msg)
 
+    def setup(self, stage: str) -> None:
+        """Remember when training started; features are computed before :meth:`on_fit_start`."""
+        super().setup(stage)
+        if stage == "fit":
+            self._fit_started = time.monotonic()
+
     def on_fit_start(self) -> None:
-        """Remember when, and from which checkpoint, training started."""
+        """Remember from which checkpoint training started."""
         self._resumed_from = self.trainer.ckpt_path
-        self._fit_started = time.monotonic()
 
     def on_train_epoch_end(self) -> None:
         """Note that the current stage has been trained."""
@@ -536,8 +541,8 @@ class MEMD(AnomalibModule):
         images = len(Modality) * len(self.trainer.datamodule.train_data)
         one_pass = images * self._seconds_per_image()
         rank_zero_info(
-            f"Training took {took:.0f} s, {took / one_pass:.1f} times one pass of the bare backbone over the "
-            f"{images} training images ({one_pass:.0f} s)."
+            f"Training took {took:.0f} s with all features, {took / one_pass:.1f} times one pass of the bare backbone "
+            f"over the {images} training images ({one_pass:.0f} s)."
         )
 
     def teardown(self, stage: str) -> None:
