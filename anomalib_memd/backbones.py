@@ -68,6 +68,18 @@ def build_backbone(
     return extractor
 
 
+def pieces(images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Split images into as many as a backbone takes fastest.
+
+    On a CPU that is few: what lies between the layers of more asks the system for new memory each time, and
+    takes a third longer.
+
+    Args:
+        images: Images of shape ``(B, 3, H, W)``.
+    """
+    return images.split(4 if images.device.type == "cpu" else 64)
+
+
 def _require_all_fetched(extractor: TimmFeatureExtractor, build: Callable[[], TimmFeatureExtractor]) -> None:
     """Refuse weights that lack some of the layers: timm would leave these to chance, and say nothing."""
     with torch.random.fork_rng(devices=[]):

@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from anomalib.models.components import TimmFeatureExtractor
 
+from anomalib_memd.backbones import pieces
+
 
 class FeatureStore:
     """Maps of the layers of frozen backbones, one file for each backbone, image and layer.
@@ -105,10 +107,10 @@ _FORWARD = TimmFeatureExtractor.forward
 
 @torch.no_grad()
 def _compute(extractor: TimmFeatureExtractor, images: torch.Tensor) -> dict[str | int, torch.Tensor]:
-    """One pass in float32, in pieces that fit the memory."""
+    """One pass in float32."""
     layout = images.float().contiguous(memory_format=torch.channels_last)
     with torch.autocast(images.device.type, enabled=False):
-        parts = [_FORWARD(extractor, part) for part in layout.split(16)]
+        parts = [_FORWARD(extractor, part) for part in pieces(layout)]
     return {layer: torch.cat([part[layer] for part in parts]) for layer in extractor.layers}
 
 

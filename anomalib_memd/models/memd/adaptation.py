@@ -20,6 +20,9 @@ from .lightning_model import MEMD
 from .negatives import NegativePool
 from .training_features import FeatureSet
 
+LESIONS = 3
+"""Least number of lesions drawn for each image; more than training needs, as images are few."""
+
 FOLDS = 8
 """Number of parts of the images; each is scored by what was solved for on the others."""
 
@@ -63,7 +66,7 @@ def adapt(
     dataset = EndoscopyDataset(split, normal, nbi_root=nbi_root, translator=translator)
     dataset.augmentations = Resize(list(model.input_size), antialias=True)
     features = model.features
-    pool = NegativePool(dataset, features.synthesis, features.negatives, features.normalize)
+    pool = NegativePool(dataset, features.synthesis, max(features.negatives, LESIONS), features.normalize)
     cache = FeatureCache(model.model.embedding, [pool], model.model.embedding.digest())
     try:
         cache.fill(model.device)

@@ -18,7 +18,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch import nn
 
-from anomalib_memd.backbones import build_backbone
+from anomalib_memd.backbones import build_backbone, pieces
 from anomalib_memd.callbacks import TwoStageTraining
 from anomalib_memd.data import DataModality, PairedImageBatch
 from anomalib_memd.deployment.metadata import Metadata
@@ -156,7 +156,7 @@ class MEMD(AnomalibModule):
         teacher_evidence: Evidence | str = Evidence.BACKBONE,
         student_evidence: Evidence | str = Evidence.BACKBONE,
         synthesis: SynthesisKind | str = SynthesisKind.LESION,
-        negatives: int = 3,
+        negatives: int = 1,
         feature_noise: float = 0.0,
         student_noise: float = 0.5,
         modality_dropout: float = 0.1,
@@ -505,7 +505,8 @@ class MEMD(AnomalibModule):
             self._require_students()
             return batch.update(**self.model(batch.image)._asdict())
         images = {Modality.WLI: batch.image, Modality.NBI: batch.nbi_image}
-        features = {modality: self.model.embedding(image) for modality, image in images.items()}
+        embed = self.model.embedding
+        features = {modality: torch.cat([embed(part) for part in pieces(image)]) for modality, image in images.items()}
         branches = [Branch.TEACHER]
         if self.stage is Stage.STUDENTS or Stage.STUDENTS in self.trained:
             branches += [Branch(modality) for modality in self.model.students]
