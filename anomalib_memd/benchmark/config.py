@@ -34,6 +34,7 @@ class Method:
         select_best: Whether the epoch with the best image AUROC on validation is tested, instead of the last.
         weights: A timm model whose weights its backbone takes, for a model that knows architectures but no weights.
         teacher_of: Name of a paired method whose teacher is taken, of the same data set and seed.
+        cross: Whether it is tested on the other data sets too, where the benchmark does that.
         modality: For a method that is not paired, the one modality it is run on; ``None`` for both.
         data_args: Arguments of the datamodule that this method changes.
         order: Place in the tables.
@@ -50,6 +51,7 @@ class Method:
     select_best: bool = False
     weights: str | None = None
     teacher_of: str | None = None
+    cross: bool = True
     modality: str | None = None
     data_args: dict[str, Any] = field(default_factory=dict)
     order: int = 0
@@ -63,7 +65,7 @@ class BenchmarkConfig:
         datasets: Datamodule (``class_path``, ``init_args``) of each data set.
         methods: Methods, in the order of the tables.
         seeds: Seeds of every method that does not name its own.
-        cross: Whether each trained model is tested on the other data sets too.
+        cross: Whether trained models are tested on the other data sets too.
         latency: Whether latency, number of parameters and size are measured, in the first seed of each method.
         max_time: Wall-clock limit of training, in seconds, of every method with ``max_epochs``.
         accelerator: ``cpu`` or ``cuda``.

@@ -40,8 +40,9 @@ class BenchmarkJobGenerator(JobGenerator):
         del args, prev_stage_result
         config = self.config
         for dataset in config.datasets:
-            others = {name: data for name, data in config.datasets.items() if name != dataset} if config.cross else {}
             for method in config.methods:
+                crossed = config.cross and method.cross
+                others = {name: data for name, data in config.datasets.items() if crossed and name != dataset}
                 seeds = config.seeds if method.seeds is None else method.seeds
                 for seed in seeds:
                     for modality in _modalities(method):

@@ -62,6 +62,12 @@ def test_cross_tests_on_every_data_set(tmp_path):
     assert all(list(t.datasets) == ([t.dataset, "b"] if t.dataset == "a" else [t.dataset, "a"]) for t in tasks)
 
 
+def test_a_method_may_stay_out_of_cross_tests(tmp_path):
+    methods = PLAIN["methods"] | {"Rival": PLAIN["methods"]["Rival"] | {"cross": False}}
+    tasks = jobs_of(load_config(written(tmp_path, cross=True, methods=methods)))
+    assert {(t.method.name, len(t.datasets)) for t in tasks} == {("MEMD", 2), ("Rival", 1)}
+
+
 def test_quick_replaces_what_it_names(tmp_path):
     config = load_config(written(tmp_path), quick=True)
     assert config.seeds == (7,)
