@@ -66,7 +66,7 @@ class BenchmarkConfig:
         methods: Methods, in the order of the tables.
         seeds: Seeds of every method that does not name its own.
         cross: Whether trained models are tested on the other data sets too.
-        latency: Whether latency, number of parameters and size are measured, in the first seed of each method.
+        latency: Whether latency, number of parameters and size are measured, in the first job of each method.
         max_time: Wall-clock limit of training, in seconds, of every method with ``max_epochs``.
         accelerator: ``cpu`` or ``cuda``.
     """

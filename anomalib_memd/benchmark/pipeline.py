@@ -44,8 +44,11 @@ class BenchmarkJobGenerator(JobGenerator):
                 crossed = config.cross and method.cross
                 others = {name: data for name, data in config.datasets.items() if crossed and name != dataset}
                 seeds = config.seeds if method.seeds is None else method.seeds
+                modalities = _modalities(method)
+                # Neither data nor seed change what an architecture costs in use.
+                first = next(iter(config.datasets)), seeds[0], modalities[0]
                 for seed in seeds:
-                    for modality in _modalities(method):
+                    for modality in modalities:
                         yield BenchmarkJob(
                             Task(
                                 method=method,
@@ -55,7 +58,7 @@ class BenchmarkJobGenerator(JobGenerator):
                                 seed=seed,
                                 output=self.output,
                                 accelerator=config.accelerator,
-                                latency=config.latency and seed == seeds[0],
+                                latency=config.latency and (dataset, seed, modality) == first,
                                 max_time=config.max_time if method.max_epochs is not None else None,
                             )
                         )

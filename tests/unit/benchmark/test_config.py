@@ -46,7 +46,8 @@ def test_jobs_are_all_data_sets_methods_modalities_and_seeds(tmp_path):
     }
     assert all(t.datasets[t.dataset]["init_args"]["root"] == f"data/{t.dataset}" for t in tasks)
     assert all(len(t.datasets) == 1 for t in tasks)
-    assert [t.latency for t in tasks if t.method.name == "MEMD"] == [True, False, True, False]
+    assert [t.latency for t in tasks if t.method.name == "MEMD"] == [True, False, False, False]
+    assert [t.latency for t in tasks if t.method.name == "Rival"] == [True, False, False, False]
 
 
 def test_folders_of_a_data_set_are_below_the_root(tmp_path):
