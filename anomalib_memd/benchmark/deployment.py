@@ -62,9 +62,7 @@ def measure_deployment(ckpt: Path, datamodule: AnomalibDataModule, folder: Path,
     return f"{to_markdown(agreement)}\n\n{to_markdown(speed)}"
 
 
-def _export_student(
-    model: MEMD, modality: Modality, datamodule: AnomalibDataModule, folder: Path
-) -> dict[str, Path]:
+def _export_student(model: MEMD, modality: Modality, datamodule: AnomalibDataModule, folder: Path) -> dict[str, Path]:
     """The files of a student: ``ONNX``, ``TorchScript``, and OpenVINO by the names of :data:`COMPRESSIONS`."""
     detector = model.deployed(modality)
     onnx = detector.to_onnx(folder)
@@ -72,9 +70,7 @@ def _export_student(
     # Tracing takes longest: OpenVINO's files are made from what has been traced.
     detector.to_onnx = lambda *args, **kwargs: onnx  # type: ignore[method-assign]  # noqa: ARG005
     for name, compression in COMPRESSIONS.items():
-        exports[name] = detector.to_openvino(
-            folder / name.lower(), compression_type=compression, datamodule=datamodule
-        )
+        exports[name] = detector.to_openvino(folder / name.lower(), compression_type=compression, datamodule=datamodule)
     return exports
 
 

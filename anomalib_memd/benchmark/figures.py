@@ -105,7 +105,7 @@ def curves(scores: pd.DataFrame, draws: int = 200) -> Figure:
                 axis.fill_between(grid, low, high, color=colour, alpha=0.12, linewidth=0)
         axes[2 * row].set(title=f"{modality.name}: ROC", xlabel="false positive rate", ylabel="true positive rate")
         axes[2 * row + 1].set(title=f"{modality.name}: precision and recall", xlabel="recall", ylabel="precision")
-    axes[0].legend(fontsize=7)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right upper", fontsize=8)
     return figure
 
 
@@ -230,8 +230,8 @@ def latency(scores: pd.DataFrame, facts: list[dict[str, Any]]) -> Figure | None:
                 continue
             milliseconds = cost.get("openvino_ms") or cost["torch_ms"]
             note = method if "openvino_ms" in cost else f"{method} (PyTorch)"
-            colour, marker = (ABNORMAL, "*") if method == "MEMD" else (colours[method], "o")
-            named[note] = axis.scatter(milliseconds, auroc, 50, color=colour, marker=marker)
+            marker = "*" if method == "MEMD" else "o"
+            named[note] = axis.scatter(milliseconds, auroc, 50, color=colours[method], marker=marker)
         axis.set(
             xscale="log", xlabel="milliseconds an image, OpenVINO, batch 1", ylabel="image AUROC in %", title=dataset
         )
@@ -243,9 +243,10 @@ def latency(scores: pd.DataFrame, facts: list[dict[str, Any]]) -> Figure | None:
 
 
 def _colours(scores: pd.DataFrame) -> dict[Any, Any]:
-    """The colour of each method, in the order of the scores; they come again where there are more methods."""
+    """The colour of each method, in the order of the scores: black for MEMD, others come again where they are many."""
     methods = scores.method.unique()
-    return dict(zip(methods, cycle(mpl.colormaps["tab10" if len(methods) <= 10 else "tab20"].colors), strict=False))
+    colours = cycle(mpl.colormaps["tab10" if len(methods) <= 10 else "tab20"].colors)
+    return {method: "black" if method == "MEMD" else next(colours) for method in methods}
 
 
 def _roc(labels: np.ndarray, scores: np.ndarray, grid: np.ndarray) -> np.ndarray:
