@@ -89,7 +89,7 @@ def _shown_tables(output: Path, raw: dict[str, pd.DataFrame], ablation: bool = F
     if classes["class"].nunique() > 1:
         shown["Image AUROC in % of each abnormal class"] = _wide(classes)
     if len(raw["lead"]) and not ablation:
-        shown["Lead of MEMD over the best other method (image AUROC, points)"] = _lead(raw["lead"])
+        shown["Lead of MEMD over the best other method (points)"] = _lead(raw["lead"])
     if len(raw["contribution"]) and not ablation:
         shown["Modality contribution (images judged right)"] = raw["contribution"].round(3)
     shown["Cost"] = raw["costs"].round(1)
@@ -155,6 +155,7 @@ def _lead(lead: pd.DataFrame) -> pd.DataFrame:
         {
             "trained on": lead.dataset,
             "tested on": lead.tested_on,
+            "metric": lead.metric.map({"auroc": "image AUROC", "ap": "average precision"}),
             "modality": lead.detector.map(TITLES),
             "best other": lead.rival,
             "lead": [f"{100 * x:+.1f}" for x in lead.lead],

@@ -112,20 +112,43 @@ def bootstrap_auroc(labels: np.ndarray, scores: np.ndarray, draws: int = 1000, s
     Returns:
         Shape ``(draws,)``.
     """
-    random = np.random.default_rng(seed)
-    positive, negative = np.flatnonzero(labels == 1), np.flatnonzero(labels == 0)
-    weights = [
-        random.multinomial(len(index), np.full(len(index), 1 / len(index)), size=draws) / len(index)
-        for index in (positive, negative)
-    ]
+    times = _times_drawn(labels, draws, seed)
+    positive, negative = times[:, labels == 1], times[:, labels == 0]
     total = np.zeros(draws)
     rows = np.atleast_2d(scores)
     for row in rows:
         # The AUROC is the share of pairs in which the abnormal image scores higher; a tie counts half.
-        difference = row[positive][:, None] - row[negative][None]
+        difference = row[labels == 1][:, None] - row[labels == 0][None]
         wins = (difference > 0) + 0.5 * (difference == 0)
-        total += ((weights[0] @ wins) * weights[1]).sum(1)
+        total += ((positive @ wins) * negative).sum(1) / wins.size
     return total / len(rows)
+
+
+def bootstrap_ap(labels: np.ndarray, scores: np.ndarray, draws: int = 1000, seed: int = 0) -> np.ndarray:
+    """Average precision on the same resampled images, see :func:`bootstrap_auroc`."""
+    times = _times_drawn(labels, draws, seed)
+    total = np.zeros(draws)
+    rows = np.atleast_2d(scores)
+    for row in rows:
+        order = np.argsort(-row)
+        last = np.flatnonzero(np.diff(row[order], append=np.nan))  # Images with one score enter together.
+        found = (times[:, order] * labels[order]).cumsum(1)[:, last]
+        taken = np.maximum(times[:, order].cumsum(1)[:, last], 1)
+        total += (np.diff(found, prepend=0) * found / taken).sum(1) / found[:, -1]
+    return total / len(rows)
+
+
+def _times_drawn(labels: np.ndarray, draws: int, seed: int) -> np.ndarray:
+    """How often each draw has each image, shape ``(draws, N)``: as many abnormal and normal images as there are."""
+    random = np.random.default_rng(seed)
+    times = np.zeros((draws, len(labels)))
+    for label in (1, 0):
+        index = np.flatnonzero(labels == label)
+        times[:, index] = random.multinomial(len(index), np.full(len(index), 1 / len(index)), size=draws)
+    return times
+
+
+BOOTSTRAPS = {"auroc": bootstrap_auroc, "ap": bootstrap_ap}
 
 
 def comparison(scores: pd.DataFrame) -> pd.DataFrame:
@@ -136,7 +159,7 @@ def comparison(scores: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         Columns ``dataset, tested_on, method, detector, seeds``, then ``auroc, auroc_std, ap, ap_std`` over seeds and
-        ``auroc_low, auroc_high``, the 95 % bootstrap interval over images.
+        ``auroc_low, auroc_high, ap_low, ap_high``, the 95 % bootstrap intervals over images.
     """
     metrics = image_metrics(scores)
     table = (
@@ -150,9 +173,11 @@ def comparison(scores: pd.DataFrame) -> pd.DataFrame:
         )
         .reset_index()
     )
-    draws = {key: bootstrap_auroc(*_by_image(group)) for key, group in scores.groupby(KEYS, sort=False)}
-    bounds = [np.quantile(draws[key], [0.025, 0.975]) for key in table[KEYS].itertuples(index=False, name=None)]
-    return table.assign(auroc_low=[b[0] for b in bounds], auroc_high=[b[1] for b in bounds])
+    images = {key: _by_image(group) for key, group in scores.groupby(KEYS, sort=False)}
+    for metric, bootstrap in BOOTSTRAPS.items():
+        drawn = [bootstrap(*images[key]) for key in table[KEYS].itertuples(index=False, name=None)]
+        table[f"{metric}_low"], table[f"{metric}_high"] = np.quantile(drawn, [0.025, 0.975], axis=1)
+    return table
 
 
 def lead(scores: pd.DataFrame, method: str = "MEMD") -> pd.DataFrame:
@@ -163,8 +188,9 @@ def lead(scores: pd.DataFrame, method: str = "MEMD") -> pd.DataFrame:
         method: The method.
 
     Returns:
-        Columns ``dataset, tested_on, detector, rival, lead, low, high, p``: the difference of image AUROC, its
-        95 % interval and the two-sided p value of a paired bootstrap over images.
+        Columns ``dataset, tested_on, metric, detector, rival, lead, low, high, p``: the difference of image AUROC or
+        average precision to the method that is best by it, its 95 % interval and the two-sided p value of a paired
+        bootstrap over images.
     """
     rows = []
     scores = scores[scores.detector.isin([modality.value for modality in Modality])]
@@ -172,23 +198,25 @@ def lead(scores: pd.DataFrame, method: str = "MEMD") -> pd.DataFrame:
         groups: dict[Any, pd.DataFrame] = dict(list(group.groupby("method", sort=False)))
         if method not in groups or len(groups) < 2:
             continue
-        means = image_metrics(group).groupby("method").auroc.mean()
-        rival: Any = means.drop(method).idxmax()
-        difference = bootstrap_auroc(*_by_image(groups[method])) - bootstrap_auroc(*_by_image(groups[rival]))
-        low, high = np.quantile(difference, [0.025, 0.975])
-        below = (difference < 0).mean() + 0.5 * (difference == 0).mean()
-        rows.append(
-            {
-                "dataset": dataset,
-                "tested_on": tested_on,
-                "detector": detector,
-                "rival": rival,
-                "lead": means[method] - means[rival],
-                "low": low,
-                "high": high,
-                "p": min(1.0, 2 * min(below, 1 - below) + 1 / len(difference)),
-            }
-        )
+        means = image_metrics(group).groupby("method")[list(BOOTSTRAPS)].mean()
+        for metric, bootstrap in BOOTSTRAPS.items():
+            rival: Any = means[metric].drop(method).idxmax()
+            difference = bootstrap(*_by_image(groups[method])) - bootstrap(*_by_image(groups[rival]))
+            low, high = np.quantile(difference, [0.025, 0.975])
+            below = (difference < 0).mean() + 0.5 * (difference == 0).mean()
+            rows.append(
+                {
+                    "dataset": dataset,
+                    "tested_on": tested_on,
+                    "metric": metric,
+                    "detector": detector,
+                    "rival": rival,
+                    "lead": means[metric][method] - means[metric][rival],
+                    "low": low,
+                    "high": high,
+                    "p": min(1.0, 2 * min(below, 1 - below) + 1 / len(difference)),
+                }
+            )
     return pd.DataFrame(rows)
 
 

@@ -76,14 +76,14 @@ def test_a_class_is_measured_against_all_normal_images(output):
     assert set(table.index.get_level_values("class")) == {"polyp", "ulcer"}
 
 
-def slow_bootstrap(labels, scores, draws, seed):
+def slow_bootstrap(metric, labels, scores, draws, seed):
     """The same draws, image by image, through scikit-learn's weights."""
     random = np.random.default_rng(seed)
     positive, negative = np.flatnonzero(labels == 1), np.flatnonzero(labels == 0)
     weights = np.zeros((draws, len(labels)))
     for index in (positive, negative):
         weights[:, index] = random.multinomial(len(index), np.full(len(index), 1 / len(index)), size=draws)
-    return [roc_auc_score(labels, scores, sample_weight=w) for w in weights]
+    return [metric(labels, scores, sample_weight=w) for w in weights]
 
 
 @given(
@@ -94,15 +94,18 @@ def slow_bootstrap(labels, scores, draws, seed):
 def test_bootstrap_is_that_of_weighted_images(normal, abnormal, seed):
     labels = np.array([0] * len(normal) + [1] * len(abnormal))
     scores = np.array(normal + abnormal, dtype=float)
-    drawn = tables.bootstrap_auroc(labels, scores, draws=5, seed=seed)
-    assert drawn == pytest.approx(slow_bootstrap(labels, scores, 5, seed))
+    for ours, reference in ((tables.bootstrap_auroc, roc_auc_score), (tables.bootstrap_ap, average_precision_score)):
+        assert ours(labels, scores, draws=5, seed=seed) == pytest.approx(
+            slow_bootstrap(reference, labels, scores, 5, seed)
+        )
 
 
-def test_bootstrap_averages_seeds():
+@pytest.mark.parametrize("bootstrap", tables.BOOTSTRAPS.values())
+def test_bootstrap_averages_seeds(bootstrap):
     labels = np.array([0, 0, 0, 1, 1, 1])
     scores = np.random.default_rng(0).random((3, 6))
-    alone = [tables.bootstrap_auroc(labels, row, draws=7) for row in scores]
-    assert tables.bootstrap_auroc(labels, scores, draws=7) == pytest.approx(np.mean(alone, axis=0))
+    alone = [bootstrap(labels, row, draws=7) for row in scores]
+    assert bootstrap(labels, scores, draws=7) == pytest.approx(np.mean(alone, axis=0))
 
 
 def test_comparison_has_mean_spread_and_interval(output):
@@ -115,15 +118,18 @@ def test_comparison_has_mean_spread_and_interval(output):
     assert row.auroc == pytest.approx(own.mean())
     assert row.auroc_std == pytest.approx(own.std(ddof=1))
     assert row.auroc_low < row.auroc < row.auroc_high
+    assert row.ap_low < row.ap < row.ap_high
 
 
 def test_lead_is_over_the_best_other_method_and_told_from_chance(output):
     scores = tables.load_scores(output)
-    lead = tables.lead(scores).set_index("detector")
-    means = tables.comparison(scores).set_index(["method", "detector"]).auroc
-    assert lead.lead["wli"] == pytest.approx(means["MEMD", "wli"] - means["Rival", "wli"])
-    assert lead.low["wli"] < lead.lead["wli"] < lead.high["wli"]
-    assert lead.p["wli"] < 0.05
+    lead = tables.lead(scores).set_index(["metric", "detector"])
+    means = tables.comparison(scores).set_index(["method", "detector"])
+    for metric in ("auroc", "ap"):
+        row = lead.loc[metric, "wli"]
+        assert row.lead == pytest.approx(means[metric]["MEMD", "wli"] - means[metric]["Rival", "wli"])
+        assert row.low < row.lead < row.high
+        assert row.p < 0.05
     same = scores[scores.method == "MEMD"]
     twin = pd.concat([same, same.assign(method="Twin")])
     assert (tables.lead(twin).p > 0.9).all()
