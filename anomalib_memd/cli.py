@@ -11,6 +11,7 @@ from lightning.pytorch.cli import LightningCLI
 
 from anomalib_memd import UnpairedImages, WtNGAN
 from anomalib_memd.benchmark.commands import ablate, benchmark, check, report
+from anomalib_memd.memory import keep_freed_memory
 from anomalib_memd.models.memd.adaptation import adapt
 from anomalib_memd.models.memd.export import export
 from anomalib_memd.translation.comparison import compare_translations
@@ -39,6 +40,7 @@ def main(arguments: list[str] | None = None) -> None:
     Args:
         arguments: Command line; that of the process if ``None``.
     """
+    keep_freed_memory()
     arguments = sys.argv[1:] if arguments is None else arguments
     if arguments[:1] == ["wtngan"]:
         warnings.filterwarnings("ignore", "LightningCLI's args parameter")
