@@ -3,10 +3,12 @@
 import ctypes
 import os
 import sys
+from functools import cache
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # From glibc's malloc.h.
 
 
+@cache
 def keep_freed_memory() -> None:
     """Let the process keep the memory that it frees, for what it allocates next.
 
