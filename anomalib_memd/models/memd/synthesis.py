@@ -22,6 +22,8 @@ class SynthesisKind(StrEnum):
     """Another image's texture inside thresholded Perlin-like noise, as in DRAEM."""
     PASTE = "paste"
     """A rectangle cut from elsewhere and pasted, as in CutPaste."""
+    MIXED = "mixed"
+    """Lesions and Perlin noise in turns."""
     NOISE = "noise"
     """Nothing in the image: Gaussian noise on the features alone, as in SimpleNet."""
 
@@ -61,11 +63,14 @@ class ImageSynthesis:
         random = torch.Generator().manual_seed(seed)
         height, width = next(iter(images.values())).shape[-2:]
         visible = field_of_view(images)
-        if self.kind is SynthesisKind.NOISE:
+        kind = self.kind
+        if kind is SynthesisKind.MIXED:
+            kind = SynthesisKind.PERLIN if seed % 2 else SynthesisKind.LESION
+        if kind is SynthesisKind.NOISE:
             return images, torch.zeros(height, width, dtype=torch.bool)
-        if self.kind is SynthesisKind.LESION:
+        if kind is SynthesisKind.LESION:
             return _draw_lesions(images, donor, visible, random)
-        if self.kind is SynthesisKind.PERLIN:
+        if kind is SynthesisKind.PERLIN:
             mask = (_smooth_noise(height, width, cells=6, random=random) > 0.75) & visible
             opacity = mask * (0.3 + 0.7 * torch.rand((), generator=random))
         else:

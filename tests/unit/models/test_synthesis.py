@@ -13,7 +13,7 @@ def pairs():
     return [render(96, seed)[0] for seed in range(2)]
 
 
-@pytest.mark.parametrize("kind", ["lesion", "perlin", "paste"])
+@pytest.mark.parametrize("kind", ["lesion", "perlin", "paste", "mixed"])
 def test_changes_both_modalities_in_the_same_place(kind, pairs):
     for seed in range(15):
         changed, mask = ImageSynthesis(kind)(pairs[0], pairs[1], seed)
@@ -34,6 +34,14 @@ def test_is_a_function_of_the_seed(kind, pairs):
     second, second_mask = ImageSynthesis(kind)(pairs[0], pairs[1], 7)
     assert torch.equal(first_mask, second_mask)
     assert all(torch.equal(first[m], second[m]) for m in Modality)
+
+
+def test_mixed_takes_turns(pairs):
+    for seed, kind in enumerate(["lesion", "perlin", "lesion"]):
+        mixed, mask = ImageSynthesis("mixed")(*pairs, seed)
+        alone, own = ImageSynthesis(kind)(*pairs, seed)
+        assert torch.equal(mask, own)
+        assert all(torch.equal(mixed[modality], alone[modality]) for modality in alone)
 
 
 def test_lesions_stay_on_tissue(pairs):
