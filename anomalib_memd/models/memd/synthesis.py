@@ -23,7 +23,7 @@ class SynthesisKind(StrEnum):
     PASTE = "paste"
     """A rectangle cut from elsewhere and pasted, as in CutPaste."""
     MIXED = "mixed"
-    """Lesions and Perlin noise in turns."""
+    """Lesions and Perlin noise, in turns of two seeds."""
     NOISE = "noise"
     """Nothing in the image: Gaussian noise on the features alone, as in SimpleNet."""
 
@@ -65,7 +65,8 @@ class ImageSynthesis:
         visible = field_of_view(images)
         kind = self.kind
         if kind is SynthesisKind.MIXED:
-            kind = SynthesisKind.PERLIN if seed % 2 else SynthesisKind.LESION
+            # Two by two: images that are no pair have neighbouring seeds, an even one in white light.
+            kind = SynthesisKind.PERLIN if seed // 2 % 2 else SynthesisKind.LESION
         if kind is SynthesisKind.NOISE:
             return images, torch.zeros(height, width, dtype=torch.bool)
         if kind is SynthesisKind.LESION:

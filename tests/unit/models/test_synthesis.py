@@ -5,6 +5,7 @@ import torch
 
 from anomalib_memd.data.tissue import render
 from anomalib_memd.modality import Modality
+from anomalib_memd.models.memd.negatives import synthesise
 from anomalib_memd.models.memd.synthesis import FeatureNoise, ImageSynthesis, SynthesisKind, field_of_view
 
 
@@ -37,10 +38,18 @@ def test_is_a_function_of_the_seed(kind, pairs):
 
 
 def test_mixed_takes_turns(pairs):
-    for seed, kind in enumerate(["lesion", "perlin", "lesion"]):
+    for seed, kind in enumerate(["lesion", "lesion", "perlin", "perlin", "lesion"]):
         mixed, mask = ImageSynthesis("mixed")(*pairs, seed)
         alone, own = ImageSynthesis(kind)(*pairs, seed)
         assert torch.equal(mask, own)
+        assert all(torch.equal(mixed[modality], alone[modality]) for modality in alone)
+
+
+def test_mixed_draws_both_kinds_into_each_image_of_no_pair(pairs):
+    for seed, kind in enumerate(["lesion", "perlin"]):
+        mixed, masks = synthesise(ImageSynthesis("mixed"), *pairs, registered=False, seed=seed)
+        alone, own = synthesise(ImageSynthesis(kind), *pairs, registered=False, seed=seed)
+        assert all(torch.equal(masks[modality], own[modality]) for modality in alone)
         assert all(torch.equal(mixed[modality], alone[modality]) for modality in alone)
 
 
