@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from anomalib_memd.benchmark import tables
+from anomalib_memd.benchmark import bootstrap, tables
 from anomalib_memd.benchmark.markup import titled_markdown, to_markdown, write_tables
 
 
@@ -94,18 +94,21 @@ def slow_bootstrap(metric, labels, scores, draws, seed):
 def test_bootstrap_is_that_of_weighted_images(normal, abnormal, seed):
     labels = np.array([0] * len(normal) + [1] * len(abnormal))
     scores = np.array(normal + abnormal, dtype=float)
-    for ours, reference in ((tables.bootstrap_auroc, roc_auc_score), (tables.bootstrap_ap, average_precision_score)):
+    for ours, reference in (
+        (bootstrap.bootstrap_auroc, roc_auc_score),
+        (bootstrap.bootstrap_ap, average_precision_score),
+    ):
         assert ours(labels, scores, draws=5, seed=seed) == pytest.approx(
             slow_bootstrap(reference, labels, scores, 5, seed)
         )
 
 
-@pytest.mark.parametrize("bootstrap", tables.BOOTSTRAPS.values())
-def test_bootstrap_averages_seeds(bootstrap):
+@pytest.mark.parametrize("draw", bootstrap.BOOTSTRAPS.values())
+def test_bootstrap_averages_seeds(draw):
     labels = np.array([0, 0, 0, 1, 1, 1])
     scores = np.random.default_rng(0).random((3, 6))
-    alone = [bootstrap(labels, row, draws=7) for row in scores]
-    assert bootstrap(labels, scores, draws=7) == pytest.approx(np.mean(alone, axis=0))
+    alone = [draw(labels, row, draws=7) for row in scores]
+    assert draw(labels, scores, draws=7) == pytest.approx(np.mean(alone, axis=0))
 
 
 def test_comparison_has_mean_spread_and_interval(output):
