@@ -155,7 +155,7 @@ class MEMD(AnomalibModule):
         image_weight: float = 0.25,
         teacher_evidence: Evidence | str = Evidence.BACKBONE,
         student_evidence: Evidence | str = Evidence.BACKBONE,
-        synthesis: SynthesisKind | str = SynthesisKind.LESION,
+        synthesis: SynthesisKind | str = SynthesisKind.MIXED,
         negatives: int = 1,
         feature_noise: float = 0.0,
         student_noise: float = 0.5,

@@ -85,14 +85,14 @@ def synthesise(
         seed: Seed of the draw.
 
     Returns:
-        Abnormal images, and masks of shape ``(H, W)`` as floats.
+        Abnormal images, and masks of shape ``(H, W)``, see :class:`ImageSynthesis`.
     """
     if registered:
         negative, mask = synthesis(images, donor, seed)
-        return negative, {modality: mask.float() for modality in images}
+        return negative, dict.fromkeys(images, mask)
     negatives, masks = {}, {}
     for order, (modality, image) in enumerate(images.items()):
         own_seed = seed * len(images) + order
         negative, mask = synthesis({modality: image}, {modality: donor[modality]}, own_seed)
-        negatives[modality], masks[modality] = negative[modality], mask.float()
+        negatives[modality], masks[modality] = negative[modality], mask
     return negatives, masks

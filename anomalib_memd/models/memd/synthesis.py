@@ -23,7 +23,7 @@ class SynthesisKind(StrEnum):
     PASTE = "paste"
     """A rectangle cut from elsewhere and pasted, as in CutPaste."""
     MIXED = "mixed"
-    """Lesions and Perlin noise, in turns of two seeds."""
+    """Lesions and Perlin noise, in turns of two seeds; both are abnormal images, a lesion alone shows its place."""
     NOISE = "noise"
     """Nothing in the image: Gaussian noise on the features alone, as in SimpleNet."""
 
@@ -45,7 +45,7 @@ class ImageSynthesis:
         (torch.Size([3, 64, 64]), torch.Size([64, 64]))
     """
 
-    def __init__(self, kind: SynthesisKind | str = SynthesisKind.LESION) -> None:
+    def __init__(self, kind: SynthesisKind | str = SynthesisKind.MIXED) -> None:
         self.kind = SynthesisKind(kind)
 
     def __call__(self, images: Images, donor: Images, seed: int) -> tuple[Images, torch.Tensor]:
@@ -58,19 +58,22 @@ class ImageSynthesis:
             seed: Seed of the draw.
 
         Returns:
-            The abnormal images and the mask of the change, boolean of shape ``(H, W)``.
+            The abnormal images and the mask of the change, ``(H, W)``: 1 inside, 0 outside, and inside the noise
+            among lesions a half, as it says of an image that it is abnormal, but not what a lesion looks like.
         """
         random = torch.Generator().manual_seed(seed)
         height, width = next(iter(images.values())).shape[-2:]
         visible = field_of_view(images)
         kind = self.kind
+        inside = 1.0
         if kind is SynthesisKind.MIXED:
             # Two by two: images that are no pair have neighbouring seeds, an even one in white light.
-            kind = SynthesisKind.PERLIN if seed // 2 % 2 else SynthesisKind.LESION
+            kind, inside = (SynthesisKind.PERLIN, 0.5) if seed // 2 % 2 else (SynthesisKind.LESION, 1.0)
         if kind is SynthesisKind.NOISE:
-            return images, torch.zeros(height, width, dtype=torch.bool)
+            return images, torch.zeros(height, width)
         if kind is SynthesisKind.LESION:
-            return _draw_lesions(images, donor, visible, random)
+            abnormal, mask = _draw_lesions(images, donor, visible, random)
+            return abnormal, mask.float()
         if kind is SynthesisKind.PERLIN:
             mask = (_smooth_noise(height, width, cells=6, random=random) > 0.75) & visible
             opacity = mask * (0.3 + 0.7 * torch.rand((), generator=random))
@@ -79,7 +82,7 @@ class ImageSynthesis:
             opacity = mask.float()
         shift = _random_shift(height, width, random)
         foreign = {modality: torch.roll(donor[modality], shift, (-2, -1)) for modality in images}
-        return {m: torch.lerp(image, foreign[m], opacity) for m, image in images.items()}, mask
+        return {m: torch.lerp(image, foreign[m], opacity) for m, image in images.items()}, inside * mask
 
 
 class FeatureNoise(nn.Module):

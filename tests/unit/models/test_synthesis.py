@@ -24,7 +24,7 @@ def test_changes_both_modalities_in_the_same_place(kind, pairs):
             assert image.min() >= 0
             assert image.max() <= 1
             difference = (image - pairs[0][modality]).abs().amax(0)
-            assert difference[mask].mean() > 5 * difference[~mask].mean()
+            assert difference[mask > 0].mean() > 5 * difference[mask == 0].mean()
 
 
 @pytest.mark.parametrize("kind", list(SynthesisKind))
@@ -41,7 +41,7 @@ def test_mixed_takes_turns(pairs):
     for seed, kind in enumerate(["lesion", "lesion", "perlin", "perlin", "lesion"]):
         mixed, mask = ImageSynthesis("mixed")(*pairs, seed)
         alone, own = ImageSynthesis(kind)(*pairs, seed)
-        assert torch.equal(mask, own)
+        assert torch.equal(mask, own * {"lesion": 1.0, "perlin": 0.5}[kind])
         assert all(torch.equal(mixed[modality], alone[modality]) for modality in alone)
 
 
@@ -49,7 +49,7 @@ def test_mixed_draws_both_kinds_into_each_image_of_no_pair(pairs):
     for seed, kind in enumerate(["lesion", "perlin"]):
         mixed, masks = synthesise(ImageSynthesis("mixed"), *pairs, registered=False, seed=seed)
         alone, own = synthesise(ImageSynthesis(kind), *pairs, registered=False, seed=seed)
-        assert all(torch.equal(masks[modality], own[modality]) for modality in alone)
+        assert all(torch.equal(masks[modality] > 0, own[modality] > 0) for modality in alone)
         assert all(torch.equal(mixed[modality], alone[modality]) for modality in alone)
 
 
@@ -57,7 +57,7 @@ def test_lesions_stay_on_tissue(pairs):
     visible = field_of_view(pairs[0])
     for seed in range(15):
         changed, mask = ImageSynthesis()(pairs[0], pairs[1], seed)
-        assert not (mask & ~visible).any()
+        assert not mask[~visible].any()
         assert torch.equal(changed[Modality.WLI][:, :3, :3], pairs[0][Modality.WLI][:, :3, :3])
 
 
