@@ -62,7 +62,7 @@ class BenchmarkConfig:
     """A whole benchmark.
 
     Args:
-        datasets: Datamodule (``class_path``, ``init_args``) of each data set.
+        datasets: Datamodule (``class_path``, ``init_args``) of each data set, and if it has its own, ``max_time``.
         methods: Methods, in the order of the tables.
         seeds: Seeds of every method that does not name its own.
         cross: Whether trained models are tested on the other data sets too.

@@ -42,6 +42,7 @@ class BenchmarkJobGenerator(JobGenerator):
         for dataset in config.datasets:
             for method in config.methods:
                 crossed = config.cross and method.cross
+                max_time = config.datasets[dataset].get("max_time", config.max_time)
                 others = {name: data for name, data in config.datasets.items() if crossed and name != dataset}
                 seeds = config.seeds if method.seeds is None else method.seeds
                 modalities = _modalities(method)
@@ -59,7 +60,7 @@ class BenchmarkJobGenerator(JobGenerator):
                                 output=self.output,
                                 accelerator=config.accelerator,
                                 latency=config.latency and (dataset, seed, modality) == first,
-                                max_time=config.max_time if method.max_epochs is not None else None,
+                                max_time=max_time if method.max_epochs is not None else None,
                             )
                         )
 

@@ -20,8 +20,8 @@ from .lightning_model import MEMD
 from .negatives import NegativePool
 from .training_features import FeatureSet
 
-LESIONS = 3
-"""Least number of lesions drawn for each image; more than training needs, as images are few."""
+NEGATIVES = 3
+"""Least number of negatives drawn for each image; more than training needs, as images are few."""
 
 FOLDS = 8
 """Number of parts of the images; each is scored by what was solved for on the others."""
@@ -33,10 +33,10 @@ def adapt(
     """Adapt a checkpoint to another device from a folder of its normal images, without gradient.
 
     All that is solved for is solved for again on these images: by what features are standardised, and the
-    discriminants of teacher and students, with lesions drawn into the new images. The networks that draw the fine
+    discriminants of teacher and students, with negatives drawn of the new images. The networks that draw the fine
     part of the maps stay as they are. The threshold of the score moves to where the given share of the normal
     images exceeds it, that of the map to where one of a hundred of their pixels does, and the range of both becomes
-    that of the normal images and of lesions drawn into them; for this each is judged by what was solved for on others.
+    that of the normal images and of those negatives; for this each is judged by what was solved for on others.
 
     Args:
         ckpt: Checkpoint of a trained MEMD; it stays as it is.
@@ -66,7 +66,7 @@ def adapt(
     dataset = EndoscopyDataset(split, normal, nbi_root=nbi_root, translator=translator)
     dataset.augmentations = Resize(list(model.input_size), antialias=True)
     features = model.features
-    pool = NegativePool(dataset, features.synthesis, max(features.negatives, LESIONS), features.normalize)
+    pool = NegativePool(dataset, features.synthesis, max(features.negatives, NEGATIVES), features.normalize)
     cache = FeatureCache(model.model.embedding, [pool], model.model.embedding.digest())
     try:
         cache.fill(model.device)
@@ -83,7 +83,7 @@ def _load(ckpt: Path) -> MEMD:
         msg = f"{ckpt} judges by learned encodings or without distillation; there is nothing in it to solve for again."
         raise ValueError(msg)
     if not model.features.negatives:
-        msg = f"{ckpt} has learned from noise instead of drawn lesions, of which adapting needs some."
+        msg = f"{ckpt} has learned from noise instead of drawn negatives, of which adapting needs some."
         raise ValueError(msg)
     return model
 
@@ -105,8 +105,8 @@ def _recalibrate(model: MEMD, cache: FeatureCache, false_positive_rate: float) -
         before = processor._image_threshold.item()  # noqa: SLF001  the public one is normalised
         shares = {"image": false_positive_rate, "pixel": 0.01}
         normal, abnormal = (zip(*found[branch], strict=True) for found in (judged, drawn))
-        for level, share, own, lesions in zip(shares, shares.values(), normal, abnormal, strict=True):
-            scores, all_scores = (torch.cat([part.flatten() for part in parts]) for parts in (own, own + lesions))
+        for level, share, own, negatives in zip(shares, shares.values(), normal, abnormal, strict=True):
+            scores, all_scores = (torch.cat([part.flatten() for part in parts]) for parts in (own, own + negatives))
             getattr(processor, f"_{level}_threshold").copy_(_quantile(scores, 1 - share))
             getattr(processor, f"{level}_min").copy_(all_scores.min())
             getattr(processor, f"{level}_max").copy_(all_scores.max())

@@ -1,4 +1,4 @@
-"""Solve for what needs no training: the teacher by drawn lesions, the students by the teacher, distances by normals."""
+"""Solve for what needs no training: the teacher by negatives, the students by the teacher, distances by normals."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -33,13 +33,14 @@ def solve_teacher(
     """Solve for what is linear in the backbone features of the teacher, which no step of training changes.
 
     Both levels have the mean of the log odds that each modality has by itself: together they would tell a
-    drawn lesion by what drawing does to one image and not to the other.
+    negative by what drawing does to one image and not to the other.
 
     Args:
         teacher: The teacher, its statistics in place.
         normals: Batches of features of all normal pairs.
         negatives: Batches of features of normal pairs, of negatives made of them, each ``(B, C, H, W)``, and
-            of the fractions of each location that were changed, ``(B, H, W)``.
+            of the abnormal fraction of each location, ``(B, H, W)``: those above a half show what an abnormal
+            place is.
         statistics: Of the normal features of each modality.
         shrinkage: See :func:`~.discriminant.location_discriminant`.
         ridge: See :func:`~.discriminant.image_discriminant`.

@@ -63,6 +63,14 @@ def test_cross_tests_on_every_data_set(tmp_path):
     assert all(list(t.datasets) == ([t.dataset, "b"] if t.dataset == "a" else [t.dataset, "a"]) for t in tasks)
 
 
+def test_a_data_set_may_have_its_own_time(tmp_path):
+    datasets = {name: data | ({"max_time": 7} if name == "b" else {}) for name, data in PLAIN["datasets"].items()}
+    methods = PLAIN["methods"] | {"Rival": {"class_path": "Stfpm", "max_epochs": 9}}
+    tasks = jobs_of(load_config(written(tmp_path, datasets=datasets, methods=methods, max_time=5)))
+    given = {(t.method.name, t.dataset): t.max_time for t in tasks}
+    assert given == {("MEMD", "a"): None, ("MEMD", "b"): None, ("Rival", "a"): 5, ("Rival", "b"): 7}
+
+
 def test_a_method_may_stay_out_of_cross_tests(tmp_path):
     methods = PLAIN["methods"] | {"Rival": PLAIN["methods"]["Rival"] | {"cross": False}}
     tasks = jobs_of(load_config(written(tmp_path, cross=True, methods=methods)))
