@@ -5,7 +5,6 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable
 from functools import cache
 
 import psutil
@@ -25,18 +24,29 @@ def keep_freed_memory(share: float = 0.5) -> None:
     Args:
         share: Share of the machine's memory above which the process gives back what is free.
     """
-    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
-    if hasattr(libc, "mallopt") and hasattr(libc, "malloc_trim"):
+    if libc := _glibc():
         libc.mallopt(_M_MMAP_MAX, 0)
         libc.mallopt(_M_TRIM_THRESHOLD, -1)
-        os.register_at_fork(before=lambda: libc.malloc_trim(0))
+        os.register_at_fork(before=give_back_freed_memory)
         limit = share * psutil.virtual_memory().total
-        threading.Thread(target=_trim_above, args=(limit, libc.malloc_trim), daemon=True).start()
+        threading.Thread(target=_give_back_above, args=(limit,), daemon=True).start()
 
 
-def _trim_above(limit: float, trim: Callable[[int], object], interval: float = 0.2) -> None:
+def give_back_freed_memory() -> None:
+    """Give the memory that the process keeps and does not use back to the system."""
+    if libc := _glibc():
+        libc.malloc_trim(0)
+
+
+@cache
+def _glibc() -> ctypes.CDLL | None:
+    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+    return libc if hasattr(libc, "mallopt") and hasattr(libc, "malloc_trim") else None
+
+
+def _give_back_above(limit: float, interval: float = 0.2) -> None:
     process = psutil.Process()
     while True:
         if process.memory_info().rss > limit:
-            trim(0)
+            give_back_freed_memory()
         time.sleep(interval)

@@ -14,6 +14,7 @@ import torch
 from anomalib.models import AnomalibModule
 
 from anomalib_memd.deployment import AS_EXPORTED
+from anomalib_memd.memory import give_back_freed_memory
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +36,7 @@ class PeakMemory:
 
     def __enter__(self) -> "PeakMemory":
         """Start to watch."""
+        give_back_freed_memory()  # What was kept before is none of this.
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
         self._thread.start()
