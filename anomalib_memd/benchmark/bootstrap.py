@@ -17,7 +17,7 @@ def bootstrap_auroc(labels: np.ndarray, scores: np.ndarray, draws: int = 1000, s
     Returns:
         Shape ``(draws,)``.
     """
-    times = _times_drawn(labels, draws, seed)
+    times = times_drawn(labels, draws, seed)
     positive, negative = times[:, labels == 1], times[:, labels == 0]
     total = np.zeros(draws)
     rows = np.atleast_2d(scores)
@@ -31,7 +31,7 @@ def bootstrap_auroc(labels: np.ndarray, scores: np.ndarray, draws: int = 1000, s
 
 def bootstrap_ap(labels: np.ndarray, scores: np.ndarray, draws: int = 1000, seed: int = 0) -> np.ndarray:
     """Average precision on the same resampled images, see :func:`bootstrap_auroc`."""
-    times = _times_drawn(labels, draws, seed)
+    times = times_drawn(labels, draws, seed)
     total = np.zeros(draws)
     rows = np.atleast_2d(scores)
     for row in rows:
@@ -43,7 +43,7 @@ def bootstrap_ap(labels: np.ndarray, scores: np.ndarray, draws: int = 1000, seed
     return total / len(rows)
 
 
-def _times_drawn(labels: np.ndarray, draws: int, seed: int) -> np.ndarray:
+def times_drawn(labels: np.ndarray, draws: int, seed: int) -> np.ndarray:
     """How often each draw has each image, shape ``(draws, N)``: as many abnormal and normal images as there are."""
     random = np.random.default_rng(seed)
     times = np.zeros((draws, len(labels)))

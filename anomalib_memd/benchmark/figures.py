@@ -16,6 +16,7 @@ from sklearn.metrics import precision_recall_curve, roc_curve
 from anomalib_memd.modality import Modality
 
 from . import tables
+from .bootstrap import times_drawn
 
 NORMAL, ABNORMAL = "#3b6fb6", "#c8553d"
 TITLE = {modality.value: modality.name for modality in Modality}
@@ -96,9 +97,9 @@ def curves(scores: pd.DataFrame, draws: int = 200) -> Figure:
             if part.empty:
                 continue
             seeds = [(s.label.to_numpy(), s.score.to_numpy()) for _, s in part.groupby("seed")]
-            random = np.random.default_rng(0)
+            times = times_drawn(seeds[0][0], draws, seed=0)
             for axis, curve in zip(axes[2 * row : 2 * row + 2], (_roc, _precision), strict=True):
-                resampled = [curve(*_resample(*seeds[i % len(seeds)], random), grid) for i in range(draws)]
+                resampled = [curve(*seed, grid, drawn) for seed, drawn in zip(cycle(seeds), times, strict=False)]
                 low, high = np.quantile(resampled, [0.025, 0.975], axis=0)
                 mean = np.mean([curve(*seed, grid) for seed in seeds], axis=0)
                 axis.plot(grid, mean, color=colour, label=method, linewidth=2 if method == "MEMD" else 1)
@@ -249,19 +250,16 @@ def _colours(scores: pd.DataFrame) -> dict[Any, Any]:
     return {method: "black" if method == "MEMD" else next(colours) for method in methods}
 
 
-def _roc(labels: np.ndarray, scores: np.ndarray, grid: np.ndarray) -> np.ndarray:
-    false, true, _ = roc_curve(labels, scores)
+def _roc(labels: np.ndarray, scores: np.ndarray, grid: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
+    false, true, _ = roc_curve(labels, scores, sample_weight=weights)
     return np.interp(grid, false, true)
 
 
-def _precision(labels: np.ndarray, scores: np.ndarray, grid: np.ndarray) -> np.ndarray:
-    precision, recall, _ = precision_recall_curve(labels, scores)
+def _precision(
+    labels: np.ndarray, scores: np.ndarray, grid: np.ndarray, weights: np.ndarray | None = None
+) -> np.ndarray:
+    precision, recall, _ = precision_recall_curve(labels, scores, sample_weight=weights)
     return np.interp(grid, recall[::-1], precision[::-1])
-
-
-def _resample(labels: np.ndarray, scores: np.ndarray, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    index = np.concatenate([random.choice(np.flatnonzero(labels == k), (labels == k).sum()) for k in (0, 1)])
-    return labels[index], scores[index]
 
 
 def _panels(count: int, columns: int = 3) -> tuple[Figure, list[Any]]:
