@@ -73,7 +73,9 @@ class FeatureStore:
 
     def _digest(self, extractor: TimmFeatureExtractor) -> str:
         if extractor not in self._digests:
-            options = f"{extractor.backbone} {extractor.output_fmt} {extractor.norm} {extractor.return_class_token}"
+            # The name of the architecture; behind the dot stands that of weights, which may have been replaced.
+            architecture = str(extractor.backbone).split(".", maxsplit=1)[0]
+            options = f"{architecture} {extractor.output_fmt} {extractor.norm} {extractor.return_class_token}"
             digest = hashlib.blake2b(options.encode(), digest_size=16)
             for name, value in extractor.feature_extractor.state_dict().items():
                 digest.update(name.encode())

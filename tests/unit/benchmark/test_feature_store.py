@@ -44,6 +44,16 @@ def test_other_weights_are_another_backbone(extractor, tmp_path):
     assert store.hits == 0
 
 
+def test_equal_weights_are_one_backbone_under_any_tag(extractor, tmp_path):
+    store, images = FeatureStore(tmp_path), torch.rand(1, 3, 32, 32)
+    tagged = TimmFeatureExtractor("resnet18.tv_in1k", ["layer1", "layer2"], pre_trained=False)
+    tagged.feature_extractor.load_state_dict(extractor.feature_extractor.state_dict())
+    with shared_features(store):
+        extractor(images)
+        tagged(images)
+    assert store.hits == 1
+
+
 def test_a_store_that_does_not_record_still_looks_up(extractor, tmp_path):
     images = torch.rand(1, 3, 32, 32)
     with shared_features(FeatureStore(tmp_path, record=False)):
