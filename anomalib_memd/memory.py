@@ -22,14 +22,14 @@ def keep_freed_memory(share: float = 0.5) -> None:
     grown large, since free memory may lie in pieces that nothing fits into. On systems without glibc nothing changes.
 
     Args:
-        share: Share of the machine's memory above which the process gives back what is free.
+        share: How much the process may grow before it gives back what is free, as a share of the machine's memory
+            that it did not use when it last did so.
     """
     if libc := _glibc():
         libc.mallopt(_M_MMAP_MAX, 0)
         libc.mallopt(_M_TRIM_THRESHOLD, -1)
         os.register_at_fork(before=give_back_freed_memory)
-        limit = share * psutil.virtual_memory().total
-        threading.Thread(target=_give_back_above, args=(limit,), daemon=True).start()
+        threading.Thread(target=_give_back_when_grown, args=(share,), daemon=True).start()
 
 
 def give_back_freed_memory() -> None:
@@ -44,9 +44,12 @@ def _glibc() -> ctypes.CDLL | None:
     return libc if hasattr(libc, "mallopt") and hasattr(libc, "malloc_trim") else None
 
 
-def _give_back_above(limit: float, interval: float = 0.2) -> None:
-    process = psutil.Process()
+def _give_back_when_grown(share: float, interval: float = 0.2) -> None:
+    process, total = psutil.Process(), psutil.virtual_memory().total
+    limit = share * total
     while True:
         if process.memory_info().rss > limit:
             give_back_freed_memory()
+            used = process.memory_info().rss
+            limit = used + share * (total - used)
         time.sleep(interval)

@@ -1,13 +1,14 @@
 import platform
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
 from anomalib_memd import memory
 
 CODE = """
-import os, resource, runpy, sys, time
+import os, resource, runpy, sys
 from pathlib import Path
 import numpy as np
 
@@ -20,24 +21,21 @@ def work():
 def resident():
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
-module, keep = sys.argv[1:]
-if keep != "return":
-    runpy.run_path(module)["keep_freed_memory"](*map(float, keep.split()))
+module, mode = sys.argv[1:]
+if mode == "keep":
+    runpy.run_path(module)["keep_freed_memory"]()
 work()
 faults, held = work(), resident()
-if keep == "0":
-    time.sleep(3)
-else:
-    child = os.fork()
-    if child == 0:
-        os._exit(0)
-    os.waitpid(child, 0)
+child = os.fork()
+if child == 0:
+    os._exit(0)
+os.waitpid(child, 0)
 print(faults, held - resident())
 """
 
 
 def measure(mode):
-    """Page faults of repeated allocation, and bytes that a fork, or with a share of 0 time, gives back."""
+    """Page faults of repeated allocation, and bytes that a fork gives back."""
     command = [sys.executable, "-c", CODE, memory.__file__, mode]
     return map(int, subprocess.run(command, check=True, capture_output=True, text=True, env={}).stdout.split())
 
@@ -47,12 +45,34 @@ def test_freed_memory_is_used_again_until_a_fork():
     faults, returned = measure("return")
     assert faults > 200  # One for each huge page at least.
     assert returned < 2**25
-    faults, returned = measure("0.5")
+    faults, returned = measure("keep")
     assert faults < 20
     assert returned > 2**25
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="not a system with glibc")
-def test_a_large_process_gives_back_what_is_free():
-    _, returned = measure("0")
-    assert returned > 2**25
+def test_what_a_large_process_uses_raises_its_limit(monkeypatch):
+    class Process:
+        """Uses 60 of 100 bytes, and holds ever more of what it has freed, until that is given back."""
+
+        used, freed, largest, returns = 60, 0, 0, 0
+
+        def memory_info(self):
+            return SimpleNamespace(rss=self.used + self.freed)
+
+        def give_back(self):
+            self.freed, self.returns = 0, self.returns + 1
+
+        def work(self, _):
+            self.freed += 1
+            self.largest = max(self.largest, self.used + self.freed)
+            if self.returns == 5 or self.freed == 100:
+                raise InterruptedError
+
+    process = Process()
+    monkeypatch.setattr(memory.psutil, "Process", lambda: process)
+    monkeypatch.setattr(memory.psutil, "virtual_memory", lambda: SimpleNamespace(total=100))
+    monkeypatch.setattr(memory, "give_back_freed_memory", process.give_back)
+    monkeypatch.setattr(memory.time, "sleep", process.work)
+    with pytest.raises(InterruptedError):
+        memory._give_back_when_grown(0.5)
+    assert process.largest == 81  # The first time at once, since 60 is above half of all; then above 80.
