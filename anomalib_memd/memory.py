@@ -5,7 +5,10 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
+from unittest.mock import patch
 
 import psutil
 
@@ -30,6 +33,19 @@ def keep_freed_memory(share: float = 0.5) -> None:
         libc.mallopt(_M_TRIM_THRESHOLD, -1)
         os.register_at_fork(before=give_back_freed_memory)
         threading.Thread(target=_give_back_when_grown, args=(share,), daemon=True).start()
+
+
+@contextmanager
+def reusable_memory() -> Iterator[None]:
+    """Let processes that are started meanwhile use freed memory again as it is.
+
+    Of an aligned block, as tensors are, glibc 2.36 cuts small pieces off and caches them for the thread. A block
+    that is freed between them is some bytes short for the next of its size, and memory grows. That cache can only be
+    turned off at the start of a program; those that allocate by the megabyte do not miss it.
+    """
+    given = os.environ.get("GLIBC_TUNABLES", "")
+    with patch.dict(os.environ, GLIBC_TUNABLES=f"{given}:glibc.malloc.tcache_count=0".lstrip(":")):
+        yield
 
 
 def give_back_freed_memory() -> None:

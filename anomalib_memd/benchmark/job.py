@@ -9,6 +9,7 @@ import shutil
 import tempfile
 import time
 import traceback
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import MISSING, Field, asdict, dataclass, fields
 from datetime import timedelta
 from importlib.metadata import PackageNotFoundError, version
@@ -38,6 +39,7 @@ from anomalib_memd.models.memd.post_processor import MultimodalPostProcessor
 from .config import Method
 from .cost import PeakMemory, measure_cost
 from .feature_store import FeatureStore, shared_features
+from .process import run_apart
 from .recorder import ScoreRecorder
 
 logger = logging.getLogger(__name__)
@@ -96,7 +98,7 @@ def run_folder(output: Path, dataset: str, method: str, modality: str, seed: int
 
 
 class BenchmarkJob(Job):
-    """Train and test one method, unless its results are there already.
+    """Train and test one method in a process of its own, unless its results are there already.
 
     The folder of the results appears at the end, whole: ``scores.csv`` with one row an image, ``result.json``
     with all else, ``pictures.npz`` with a few images and heat maps, ``log.csv`` with losses, and for MEMD
@@ -126,22 +128,31 @@ class BenchmarkJob(Job):
             return row | {"status": FINISHED, "error": ""}
         print(f"{task.dataset}: {task.method.name}, {task.modality}, seed {task.seed} ...", flush=True)  # noqa: T201
         task.output.mkdir(parents=True, exist_ok=True)
-        workspace = Path(tempfile.mkdtemp(prefix=".job-", dir=task.output))
+        with tempfile.TemporaryDirectory(dir=task.output, prefix=".job-", ignore_cleanup_errors=True) as workspace:
+            try:
+                error, trace = run_apart(self._attempt, Path(workspace), task_id)
+            except BrokenProcessPool:
+                error = trace = "Its process was killed; systems do so where memory runs out."
+        note = task.folder.with_suffix(".error.txt")
+        if error:
+            note.parent.mkdir(parents=True, exist_ok=True)
+            note.write_text(trace, encoding="utf-8")
+            return row | {"status": FAILED, "error": error}
+        note.unlink(missing_ok=True)
+        return row | {"status": FINISHED, "error": ""}
+
+    def _attempt(self, workspace: Path, task_id: int | None) -> tuple[str, str]:
+        """Error and traceback, both empty if there was none."""
+        folder = self.task.folder
         try:
             self._run(workspace, task_id)
         except Exception as error:
-            logger.exception("%s failed.", task.folder)
-            task.folder.parent.mkdir(parents=True, exist_ok=True)
-            task.folder.with_suffix(".error.txt").write_text(traceback.format_exc(), encoding="utf-8")
-            return row | {"status": FAILED, "error": f"{type(error).__name__}: {error}"}
-        else:
-            shutil.rmtree(task.folder, ignore_errors=True)
-            task.folder.parent.mkdir(parents=True, exist_ok=True)
-            (workspace / "results").replace(task.folder)
-            task.folder.with_suffix(".error.txt").unlink(missing_ok=True)
-            return row | {"status": FINISHED, "error": ""}
-        finally:
-            shutil.rmtree(workspace, ignore_errors=True)
+            logger.exception("%s failed.", folder)
+            return f"{type(error).__name__}: {error}", traceback.format_exc()
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        (workspace / "results").replace(folder)
+        return "", ""
 
     def _is_finished(self) -> bool:
         path = self.task.folder / "result.json"

@@ -1,5 +1,6 @@
 """What a job is known by, and the model it builds."""
 
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,19 @@ def test_a_job_is_known_by_what_its_results_depend_on():
     assert task().digest == task(max_epochs=None, weights=None, order=4).digest
     others = [task(seed=1), task(weights="x"), task(max_epochs=3), task(init_args={"backbone": "resnet18"})]
     assert len({task().digest, *(other.digest for other in others)}) == 5
+
+
+def test_a_job_that_was_killed_has_failed(monkeypatch, tmp_path):
+    def killed(work, workspace, task_id):
+        (workspace / "half").touch()
+        raise BrokenProcessPool
+
+    monkeypatch.setattr(jobs, "run_apart", killed)
+    own = Task(Method("Rival", "Padim"), "set", {}, "wli", 0, tmp_path)
+    assert BenchmarkJob(own).run()["status"] == jobs.FAILED
+    (left,) = (path for path in tmp_path.rglob("*") if path.is_file())
+    assert left == tmp_path / "runs/set/Rival/wli-seed0.error.txt"
+    assert "killed" in left.read_text()
 
 
 def test_a_model_that_knows_architectures_takes_weights(monkeypatch):
