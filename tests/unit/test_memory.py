@@ -9,7 +9,7 @@ import pytest
 from anomalib_memd import memory
 
 CODE = """
-import os, resource, runpy, sys
+import os, resource, runpy, sys, time
 from pathlib import Path
 import numpy as np
 
@@ -23,20 +23,25 @@ def resident():
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 module, mode = sys.argv[1:]
-if mode == "keep":
-    runpy.run_path(module)["keep_freed_memory"]()
+memory = runpy.run_path(module)
+if mode != "return":
+    memory["keep_freed_memory"]()
 work()
 faults, held = work(), resident()
-child = os.fork()
-if child == 0:
-    os._exit(0)
-os.waitpid(child, 0)
+if mode == "grown":
+    memory["keep_freed_memory"](0.0)
+    time.sleep(3)
+else:
+    child = os.fork()
+    if child == 0:
+        os._exit(0)
+    os.waitpid(child, 0)
 print(faults, held - resident())
 """
 
 
 def measure(mode):
-    """Page faults of repeated allocation, and bytes that a fork gives back."""
+    """Page faults of repeated allocation, and bytes that a fork, or having grown beyond nothing, gives back."""
     command = [sys.executable, "-c", CODE, memory.__file__, mode]
     return map(int, subprocess.run(command, check=True, capture_output=True, text=True, env={}).stdout.split())
 
@@ -48,6 +53,12 @@ def test_freed_memory_is_used_again_until_a_fork():
     assert returned < 2**25
     faults, returned = measure("keep")
     assert faults < 20
+    assert returned > 2**25
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="not a system with glibc")
+def test_a_large_process_gives_back_what_is_free():
+    _, returned = measure("grown")
     assert returned > 2**25
 
 
