@@ -6,11 +6,12 @@ from anomalib.data import get_datamodule
 
 from .config import BenchmarkConfig, load_config
 from .deployment import measure_deployment
-from .job import FAILED, run_folder
+from .job import FAILED
 from .leakage import check_dataset
 from .markup import titled_markdown, to_markdown, write_tables
 from .pipeline import Benchmark
 from .report import write_report
+from .task import run_folder
 
 
 def benchmark(

@@ -1,7 +1,6 @@
 """One job of a benchmark: train one method on one data set with one seed, and test it."""
 
 import contextlib
-import hashlib
 import json
 import logging
 import math
@@ -10,7 +9,6 @@ import tempfile
 import time
 import traceback
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import MISSING, Field, asdict, dataclass, fields
 from datetime import timedelta
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -36,65 +34,15 @@ from anomalib_memd.backbones import build_backbone
 from anomalib_memd.modality import Branch
 from anomalib_memd.models.memd.post_processor import MultimodalPostProcessor
 
-from .config import Method
 from .cost import PeakMemory, measure_cost
 from .feature_store import FeatureStore, shared_features
 from .process import run_apart
 from .recorder import ScoreRecorder
+from .task import Task, run_folder
 
 logger = logging.getLogger(__name__)
 
 FINISHED, FAILED = "finished", "failed"
-
-
-@dataclass(frozen=True)
-class Task:
-    """What one job does, and where it leaves its results.
-
-    Args:
-        method: The method.
-        dataset: Name of the data set it is trained and tested on.
-        datasets: Datamodule of every data set it is tested on, its own among them.
-        modality: ``wli``, ``nbi``, or ``paired``.
-        seed: Seed.
-        output: Folder of the whole benchmark.
-        accelerator: ``cpu`` or ``cuda``.
-        latency: Whether to measure latency, number of parameters and size.
-        max_time: Wall-clock limit of training in seconds.
-    """
-
-    method: Method
-    dataset: str
-    datasets: dict[str, dict[str, Any]]
-    modality: str
-    seed: int
-    output: Path
-    accelerator: str = "cpu"
-    latency: bool = True
-    max_time: float | None = None
-
-    @property
-    def folder(self) -> Path:
-        """Where the results of this job are."""
-        return run_folder(self.output, self.dataset, self.method.name, self.modality, self.seed)
-
-    @property
-    def digest(self) -> str:
-        """Digest of everything that the results depend on, but for the code."""
-        # What is left at its default does not count, so that a new option does not make old results stale.
-        method = {f.name: value for f in fields(Method) if (value := getattr(self.method, f.name)) != _default(f)}
-        content = asdict(self) | {"output": None, "latency": None, "method": method | {"order": None, "seeds": None}}
-        return hashlib.sha256(json.dumps(content, default=str, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _default(field: Field) -> Any:
-    return field.default if field.default_factory is MISSING else field.default_factory()
-
-
-def run_folder(output: Path, dataset: str, method: str, modality: str, seed: int) -> Path:
-    """Folder of one job's results below that of the benchmark."""
-    safe = "".join(c if c.isalnum() or c in "-_.=" else "_" for c in method)
-    return output / "runs" / dataset / safe / f"{modality}-seed{seed}"
 
 
 class BenchmarkJob(Job):

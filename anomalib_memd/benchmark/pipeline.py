@@ -15,7 +15,8 @@ from anomalib_memd.files import used_alone
 from anomalib_memd.modality import Modality
 
 from .config import BenchmarkConfig, Method
-from .job import BenchmarkJob, Task
+from .job import BenchmarkJob
+from .task import Task
 
 
 class BenchmarkJobGenerator(JobGenerator):

@@ -9,7 +9,8 @@ import torch
 from anomalib_memd.backbones import build_backbone
 from anomalib_memd.benchmark import job as jobs
 from anomalib_memd.benchmark.config import Method
-from anomalib_memd.benchmark.job import BenchmarkJob, Task
+from anomalib_memd.benchmark.job import BenchmarkJob
+from anomalib_memd.benchmark.task import Task, run_folder
 
 
 def task(seed=0, **options):
@@ -59,4 +60,4 @@ def test_a_translator_is_built_from_its_class(tmp_path):
 
 @pytest.mark.parametrize("name", ["a/b c", "x=1"])
 def test_folders_have_plain_names(name):
-    assert jobs.run_folder(Path("out"), "set", name, "wli", 3).parts[3] == name.replace("/", "_").replace(" ", "_")
+    assert run_folder(Path("out"), "set", name, "wli", 3).parts[3] == name.replace("/", "_").replace(" ", "_")
