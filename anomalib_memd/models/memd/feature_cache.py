@@ -5,10 +5,11 @@ import json
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import torch
+from filelock import FileLock
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 from torch.utils.data import ConcatDataset, DataLoader, Subset
@@ -122,35 +123,41 @@ class FeatureCache:
         folder = self._directory or Path(broadcast(tempfile.mkdtemp(prefix="anomalib-memd-") if rank == 0 else ""))
         folder.mkdir(parents=True, exist_ok=True)
         self._path = folder / f"{self._digest[:32]}.features"
-        partial = self._path.with_suffix(".part")
-        if not self._path.exists():
-            free = shutil.disk_usage(folder).free
-            if free < size * _DTYPE.itemsize:
-                msg = (
-                    f"The features of {rows} pairs need {size * _DTYPE.itemsize / 1e9:.1f} GB, {folder} has "
-                    f"{free / 1e9:.1f} GB; set cache_dir to another disk, lower negatives, or set cache=false."
-                )
-                raise OSError(msg)
-            barrier()  # No process may find the file of a faster one and skip its own share.
-            try:
-                data = torch.from_file(str(partial), shared=True, size=size, dtype=_DTYPE)
-                barrier()
-                self._compute(*_unpack(data, feature_shape, mask_shape), device, num_workers, rank, world_size)
-                del data
-                barrier()
-                if rank == 0:
-                    partial.replace(self._path)
-            except BaseException:
-                partial.unlink(missing_ok=True)
-                self._remove_temporary()
-                raise
-        barrier()
+        # Another run on the same images may be filling the same file.
+        with FileLock(self._path.with_suffix(".lock")) if rank == 0 else nullcontext():
+            barrier()  # Nobody looks for it before that has ended.
+            if not self._path.exists():
+                self._require_room(rows, size * _DTYPE.itemsize)
+                partial = self._path.with_suffix(".part")
+                try:
+                    data = torch.from_file(str(partial), shared=True, size=size, dtype=_DTYPE)
+                    barrier()
+                    self._compute(*_unpack(data, feature_shape, mask_shape), device, num_workers, rank, world_size)
+                    del data
+                    barrier()
+                    if rank == 0:
+                        partial.replace(self._path)
+                except BaseException:
+                    partial.unlink(missing_ok=True)
+                    self._remove_temporary()
+                    raise
+            barrier()
         data = torch.from_file(str(self._path), shared=True, size=size, dtype=_DTYPE)
         self.features, self.masks = _unpack(data, feature_shape, mask_shape)
         barrier()
         if rank == 0:
             # All processes have it open, and the system keeps it until they end: nothing stays if they are killed.
             self._remove_temporary()
+
+    def _require_room(self, rows: int, needed: int) -> None:
+        folder = self._path.parent
+        free = shutil.disk_usage(folder).free
+        if free < needed:
+            msg = (
+                f"The features of {rows} pairs need {needed / 1e9:.1f} GB, {folder} has {free / 1e9:.1f} GB; set "
+                f"cache_dir to another disk, lower negatives, or set cache=false."
+            )
+            raise OSError(msg)
 
     @torch.inference_mode()
     def _compute(

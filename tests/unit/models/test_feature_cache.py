@@ -1,5 +1,8 @@
 """Kept features are those of the backbone, whoever fills the file."""
 
+import threading
+import time
+
 import pytest
 import torch
 from torchvision.transforms.v2 import Normalize
@@ -72,9 +75,28 @@ def test_is_kept_by_content(embedding, dataset, tmp_path, monkeypatch):
     kept = make(embedding, dataset, tmp_path)
     monkeypatch.setattr(kept, "_compute", None)
     kept.fill(CPU)
-    assert len(list(tmp_path.iterdir())) == 1
+    assert len(list(tmp_path.glob("*.features"))) == 1
     assert make(embedding, dataset, tmp_path, negatives=1)._digest != kept._digest
     assert make(embedding, dataset, tmp_path, key="other weights")._digest != kept._digest
+
+
+def test_a_second_run_waits_for_the_first(embedding, dataset, tmp_path, monkeypatch):
+    first, second = (make(embedding, dataset, tmp_path) for _ in range(2))
+    compute, begun = first._compute, threading.Event()
+
+    def slowly(*arguments):
+        begun.set()
+        time.sleep(0.5)
+        compute(*arguments)
+
+    monkeypatch.setattr(first, "_compute", slowly)
+    monkeypatch.setattr(second, "_compute", None)
+    filling = threading.Thread(target=first.fill, args=(CPU,))
+    filling.start()
+    begun.wait()
+    second.fill(CPU)
+    filling.join()
+    assert torch.equal(first.features, second.features)
 
 
 def test_a_temporary_file_needs_no_tidying_up(embedding, dataset, tmp_path, monkeypatch):
@@ -96,7 +118,7 @@ def test_interrupted_filling_leaves_nothing(embedding, dataset, tmp_path, monkey
     monkeypatch.setattr(cache, "_compute", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         cache.fill(CPU)
-    assert not [path for path in tmp_path.rglob("*") if path.name != folder]
+    assert not [path for path in tmp_path.rglob("*") if path.name != folder and path.suffix != ".lock"]
 
 
 def test_full_disk_names_the_way_out(embedding, dataset, tmp_path, monkeypatch):
