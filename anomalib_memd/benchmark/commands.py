@@ -3,6 +3,8 @@
 from pathlib import Path
 
 from anomalib.data import get_datamodule
+from rich.console import Console
+from rich.table import Table
 
 from .config import BenchmarkConfig, load_config
 from .deployment import measure_deployment
@@ -33,7 +35,7 @@ def benchmark(
         output: Folder of scores, tables and kept features.
         root: Folder of the data sets.
         quick: Run the short version that the section 'quick' of the configuration describes.
-        methods: Names of the methods to run, and with them those whose teachers they take; all if not given.
+        methods: Names of the methods to run, and with them those that they need; all if not given.
         datasets: Names of the data sets to run on; all if not given.
         seeds: Seeds, instead of those of the configuration.
         deployment: Measure the exported students of MEMD instead: agreement, latency, memory and size. Takes MEMD
@@ -71,7 +73,7 @@ def ablate(
         output: Folder of scores, tables and kept features.
         root: Folder of the data sets.
         quick: Run the short version that the section 'quick' of the configuration describes.
-        methods: Names of the variants to run, and with them those whose teachers they take; all if not given.
+        methods: Names of the variants to run, and with them those that they need; all if not given.
         datasets: Names of the data sets to run on; all if not given.
         seeds: Seeds, instead of those of the configuration.
     """
@@ -80,9 +82,13 @@ def ablate(
 
 def _run(config: BenchmarkConfig, output: Path, ablation: bool) -> None:
     results = Benchmark(config, output).run()
-    if not (results.status == FAILED).all():
-        print(titled_markdown(write_tables(output, ablation)))  # noqa: T201
     failed = results[results.status == FAILED]
+    table = Table(*failed.columns, title=f"{len(results) - len(failed)} jobs finished, {len(failed)} failed")
+    for row in failed.itertuples(index=False):
+        table.add_row(*map(str, row))
+    Console().print(table)
+    if len(failed) < len(results):
+        print(titled_markdown(write_tables(output, ablation)))  # noqa: T201
     if len(failed):
         msg = (
             f"{len(failed)} of {len(results)} jobs failed, see {output}/runs/**/*.error.txt; run again to repeat them."

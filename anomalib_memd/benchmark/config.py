@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ class Method:
         group: Heading under which an ablation lists it.
         seeds: Seeds, if other than those of the benchmark.
         max_epochs: Number of epochs, for a model that does not set them itself.
-        max_time: Wall-clock limit of the training in seconds; ``None`` for none.
+        max_time: Wall-clock limit of the training, if other than that of the benchmark.
         select_best: Whether the epoch with the best image AUROC on validation is tested, instead of the last.
         weights: A timm model whose weights its backbone takes, for a model that knows architectures but no weights.
         teacher_of: Name of a paired method whose teacher is taken, of the same data set and seed.
@@ -47,7 +47,7 @@ class Method:
     group: str = ""
     seeds: tuple[int, ...] | None = None
     max_epochs: int | None = None
-    max_time: float | None = None
+    max_time: float | str | None = None
     select_best: bool = False
     weights: str | None = None
     teacher_of: str | None = None
@@ -67,7 +67,8 @@ class BenchmarkConfig:
         seeds: Seeds of every method that does not name its own.
         cross: Whether trained models are tested on the other data sets too.
         latency: Whether latency, number of parameters and size are measured, in the first job of each method.
-        max_time: Wall-clock limit of training, in seconds, of every method with ``max_epochs``.
+        max_time: Wall-clock limit of training of every method with ``max_epochs``: seconds, or the name of a method
+            that comes before, to train for as long as that took on the same data set, a modality.
         accelerator: ``cpu`` or ``cuda``.
     """
 
@@ -76,8 +77,19 @@ class BenchmarkConfig:
     seeds: tuple[int, ...] = (0,)
     cross: bool = False
     latency: bool = True
-    max_time: float | None = None
+    max_time: float | str | None = None
     accelerator: str = "cpu"
+
+    def time_limit(self, method: Method, dataset: str) -> float | str | None:
+        """Limit of the training of a method, see ``max_time``; ``None`` where there is none."""
+        if method.max_epochs is None:
+            return None
+        return method.max_time or self.datasets[dataset].get("max_time", self.max_time)
+
+    def needed_by(self, method: Method) -> set[str]:
+        """Names of the methods that have to be finished before one can run."""
+        limits = {self.time_limit(method, dataset) for dataset in self.datasets}
+        return {name for name in limits | {method.teacher_of} if isinstance(name, str)}
 
 
 def load_config(
@@ -94,7 +106,7 @@ def load_config(
         path: YAML file.
         root: Folder of the data sets, to which their :data:`FOLDERS` are relative.
         quick: Whether the section ``quick`` of the file replaces what it names.
-        methods: Names of the methods to keep, and with them those whose teachers they take; all if ``None``.
+        methods: Names of the methods to keep, and with them those that they need; all if ``None``.
         datasets: Names of the data sets to keep; all if ``None``.
         seeds: Seeds instead of those of the file.
 
@@ -124,28 +136,29 @@ def load_config(
     content["datasets"] = {
         name: _at_root(data, root) for name, data in _selected(content, "datasets", datasets, path).items()
     }
-    places = {name: place for place, name in enumerate(content.get("methods") or {})}
+    wanted = set(_selected(content, "methods", methods, path))
     content["methods"] = tuple(
-        _build(Method, {"name": name, "order": places[name]} | options, path)
-        for name, options in _selected(content, "methods", methods, path).items()
+        _build(Method, {"name": name, "order": place} | (options or {}), path)
+        for place, (name, options) in enumerate(content["methods"].items())
     )
-    if seeds is not None:
-        content["seeds"] = seeds
-        content["methods"] = tuple(Method(**vars(m) | {"seeds": None}) for m in content["methods"])
-    config = _build(BenchmarkConfig, content, path)
+    config: BenchmarkConfig = _build(BenchmarkConfig, content, path)
     before: set[str] = set()
     for method in config.methods:
-        if method.teacher_of is not None and method.teacher_of not in before:
-            msg = (
-                f"{path}: {method.name} takes the teacher of {method.teacher_of}, which is not among the methods "
-                f"before it."
-            )
+        absent = config.needed_by(method) - before
+        if absent:
+            msg = f"{path}: {method.name} needs {absent.pop()}, which is not among the methods before it."
             raise BenchmarkConfigError(msg)
         before.add(method.name)
         if method.modality is not None and method.modality not in set(Modality):
             msg = f"{path}: {method.name} has modality {method.modality}; it can be wli or nbi."
             raise BenchmarkConfigError(msg)
-    return config
+    for method in reversed(config.methods):
+        if method.name in wanted:
+            wanted |= config.needed_by(method)
+    chosen = tuple(method for method in config.methods if method.name in wanted)
+    if seeds is None:
+        return replace(config, methods=chosen)
+    return replace(config, methods=tuple(replace(method, seeds=None) for method in chosen), seeds=tuple(seeds))
 
 
 def _selected(content: dict[str, Any], section: str, names: list[str] | None, path: Path) -> dict[str, Any]:
@@ -157,12 +170,7 @@ def _selected(content: dict[str, Any], section: str, names: list[str] | None, pa
     if unknown:
         msg = f"{path} has no {section} {', '.join(unknown)}; it has {', '.join(present)}."
         raise BenchmarkConfigError(msg)
-    chosen = list(names or present)
-    for name in chosen:  # It grows by those whose teachers are taken.
-        teacher = (present[name] or {}).get("teacher_of")
-        if teacher in present and teacher not in chosen:
-            chosen.append(teacher)
-    return {name: value or {} for name, value in present.items() if name in chosen}
+    return {name: value or {} for name, value in present.items() if not names or name in names}
 
 
 def _build(cls: type, options: dict[str, Any], path: Path) -> Any:

@@ -26,12 +26,10 @@ from lightning import seed_everything
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.cli import instantiate_class
 from lightning.pytorch.loggers import CSVLogger
-from rich.console import Console
-from rich.table import Table
 from torch import nn
 
 from anomalib_memd.backbones import build_backbone
-from anomalib_memd.modality import Branch
+from anomalib_memd.modality import Branch, Modality
 from anomalib_memd.models.memd.post_processor import MultimodalPostProcessor
 
 from .cost import PeakMemory, measure_cost
@@ -125,7 +123,7 @@ class BenchmarkJob(Job):
             logger=CSVLogger(workspace, name="log", version=""),
             default_root_dir=workspace / "engine",
             accelerator="gpu" if task.accelerator == "cuda" else task.accelerator,
-            devices=1 if task_id is None else [task_id],
+            devices=1 if task_id is None or task.accelerator == "cpu" else [task_id],
             enable_progress_bar=False,
             enable_model_summary=False,
             **self._limits(),
@@ -190,11 +188,22 @@ class BenchmarkJob(Job):
 
     def _limits(self) -> dict[str, Any]:
         """Trainer arguments: the number of epochs and the limit in time, where the method leaves them open."""
-        method = self.task.method
-        limit = method.max_time if method.max_time is not None else self.task.max_time
+        method, limit = self.task.method, self.task.max_time
         if method.max_epochs is None:
             return {}
-        return {"max_epochs": method.max_epochs, "max_time": timedelta(seconds=limit) if limit else None}
+        seconds = self._training_seconds(limit) if isinstance(limit, str) else limit
+        return {"max_epochs": method.max_epochs, "max_time": timedelta(seconds=seconds) if seconds else None}
+
+    def _training_seconds(self, method: str) -> float:
+        """How long another method trained on the same data set at most, for as many modalities as this job has."""
+        task = self.task
+        runs = run_folder(task.output, task.dataset, method, task.modality, task.seed).parent
+        found = [json.loads(file.read_text(encoding="utf-8")) for file in runs.glob("*/result.json")]
+        if not found:
+            msg = f"{task.method.name} may train as long as {method}, which has not finished on {task.dataset}."
+            raise RuntimeError(msg)
+        longest = max(facts["training_seconds"] / _number_of_modalities(facts["modality"]) for facts in found)
+        return longest * _number_of_modalities(task.modality)
 
     def _datamodule(self, dataset: str) -> AnomalibDataModule:
         data = self.task.datasets[dataset]
@@ -226,14 +235,11 @@ class BenchmarkJob(Job):
 
     @staticmethod
     def save(results: pd.DataFrame) -> None:
-        """Print which jobs failed; what the others found is on the disk already."""
-        failed = results[results.status == FAILED]
-        table = Table(title=f"{len(results) - len(failed)} jobs finished, {len(failed)} failed")
-        for column in failed.columns:
-            table.add_column(column)
-        for row in failed.itertuples(index=False):
-            table.add_row(*map(str, row))
-        Console().print(table)
+        """Do nothing: each job has left on the disk what it found."""
+
+
+def _number_of_modalities(modality: str) -> int:
+    return 1 if modality in set(Modality) else len(Modality)
 
 
 def _versions(*packages: str) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Generator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from .task import Task
 
 
 class BenchmarkJobGenerator(JobGenerator):
-    """Makes the jobs of a benchmark, in the order of methods, so that teachers precede their takers.
+    """Makes the jobs of a benchmark, in the order of methods.
 
     Args:
         config: The benchmark.
@@ -43,7 +44,6 @@ class BenchmarkJobGenerator(JobGenerator):
         for dataset in config.datasets:
             for method in config.methods:
                 crossed = config.cross and method.cross
-                max_time = config.datasets[dataset].get("max_time", config.max_time)
                 others = {name: data for name, data in config.datasets.items() if crossed and name != dataset}
                 seeds = config.seeds if method.seeds is None else method.seeds
                 modalities = _modalities(method)
@@ -61,7 +61,7 @@ class BenchmarkJobGenerator(JobGenerator):
                                 output=self.output,
                                 accelerator=config.accelerator,
                                 latency=config.latency and (dataset, seed, modality) == first,
-                                max_time=max_time if method.max_epochs is not None else None,
+                                max_time=config.time_limit(method, dataset),
                             )
                         )
 
@@ -85,10 +85,12 @@ class Benchmark(Pipeline):
         self.output = Path(output)
 
     def _setup_runners(self, args: dict | None = None) -> list[Runner]:
+        """One runner after the other, so that what jobs need of others is there, however many run at a time."""
         del args
-        generator = BenchmarkJobGenerator(self.config, self.output)
-        devices = torch.cuda.device_count() if self.config.accelerator == "cuda" else 1
-        return [ParallelRunner(generator, devices) if devices > 1 else SerialRunner(generator)]
+        at_a_time = _jobs_at_a_time(self.config.accelerator)
+        turns = (replace(self.config, methods=methods) for methods in _in_turns(self.config))
+        generators = [BenchmarkJobGenerator(turn, self.output) for turn in turns]
+        return [ParallelRunner(g, at_a_time) if at_a_time > 1 else SerialRunner(g) for g in generators]
 
     def run(self, args: Any = None) -> pd.DataFrame:  # type: ignore[override]
         """Run it.
@@ -106,5 +108,16 @@ class Benchmark(Pipeline):
         with used_alone(self.output):
             for unfinished in self.output.glob(".job-*"):
                 shutil.rmtree(unfinished, ignore_errors=True)  # Left by a run that was killed.
-            (runner,) = self._setup_runners()
-            return runner.run({})
+            return pd.concat([runner.run({}) for runner in self._setup_runners()], ignore_index=True)
+
+
+def _jobs_at_a_time(accelerator: str) -> int:
+    return torch.cuda.device_count() if accelerator == "cuda" else 1
+
+
+def _in_turns(config: BenchmarkConfig) -> list[tuple[Method, ...]]:
+    """Methods that need no other, then those that need these, and so on."""
+    turn: dict[str, int] = {}
+    for method in config.methods:
+        turn[method.name] = max((1 + turn[name] for name in config.needed_by(method)), default=0)
+    return [tuple(m for m in config.methods if turn[m.name] == n) for n in range(1 + max(turn.values()))]

@@ -22,7 +22,7 @@ class Task:
         output: Folder of the whole benchmark.
         accelerator: ``cpu`` or ``cuda``.
         latency: Whether to measure latency, number of parameters and size.
-        max_time: Wall-clock limit of training in seconds.
+        max_time: Wall-clock limit of training: seconds, or the method that it may last as long as.
     """
 
     method: Method
@@ -33,7 +33,7 @@ class Task:
     output: Path
     accelerator: str = "cpu"
     latency: bool = True
-    max_time: float | None = None
+    max_time: float | str | None = None
 
     @property
     def folder(self) -> Path:

@@ -5,7 +5,7 @@ import yaml
 from anomalib.models import get_model  # noqa: F401  registers anomalib's models
 
 from anomalib_memd.benchmark.config import BenchmarkConfigError, load_config
-from anomalib_memd.benchmark.pipeline import BenchmarkJobGenerator
+from anomalib_memd.benchmark.pipeline import Benchmark, BenchmarkJobGenerator
 
 CONFIGS = Path(__file__).resolve().parents[3] / "configs"
 PLAIN = {
@@ -71,6 +71,25 @@ def test_a_data_set_may_have_its_own_time(tmp_path):
     assert given == {("MEMD", "a"): None, ("MEMD", "b"): None, ("Rival", "a"): 5, ("Rival", "b"): 7}
 
 
+def test_a_chosen_method_brings_those_that_it_needs(tmp_path):
+    taker = {"class_path": "MEMD", "paired": True, "teacher_of": "MEMD"}
+    more = {"Taker": taker, "Heir": taker | {"teacher_of": "Taker"}, "Late": {"class_path": "Stfpm", "max_epochs": 9}}
+    path = written(tmp_path, methods=PLAIN["methods"] | more, max_time="MEMD")
+
+    def names(*chosen):
+        return [m.name for m in load_config(path, methods=list(chosen)).methods]
+
+    assert names("Heir") == ["MEMD", "Taker", "Heir"]
+    assert names("Late") == ["MEMD", "Late"]
+    assert names("Rival") == ["Rival"]
+    turns = Benchmark(load_config(path), tmp_path)._setup_runners()
+    assert [[m.name for m in runner.generator.config.methods] for runner in turns] == [
+        ["MEMD", "Rival"],
+        ["Taker", "Late"],
+        ["Heir"],
+    ]
+
+
 def test_a_method_may_stay_out_of_cross_tests(tmp_path):
     methods = PLAIN["methods"] | {"Rival": PLAIN["methods"]["Rival"] | {"cross": False}}
     tasks = jobs_of(load_config(written(tmp_path, cross=True, methods=methods)))
@@ -86,13 +105,6 @@ def test_quick_replaces_what_it_names(tmp_path):
 def test_choice_on_the_command_line(tmp_path):
     config = load_config(written(tmp_path), methods=["Rival"], datasets=["b"], seeds=[5])
     assert [(t.dataset, t.method.name, t.seed) for t in jobs_of(config)] == [("b", "Rival", 5)] * 2
-
-
-def test_a_chosen_method_brings_the_one_whose_teacher_it_takes(tmp_path):
-    taker = {"class_path": "MEMD", "paired": True, "teacher_of": "MEMD"}
-    path = written(tmp_path, methods=PLAIN["methods"] | {"Taker": taker, "Heir": taker | {"teacher_of": "Taker"}})
-    assert [m.name for m in load_config(path, methods=["Heir"]).methods] == ["MEMD", "Taker", "Heir"]
-    assert [m.name for m in load_config(path, methods=["MEMD"]).methods] == ["MEMD"]
 
 
 def test_the_digest_changes_with_what_matters(tmp_path):
@@ -113,7 +125,8 @@ def test_the_digest_changes_with_what_matters(tmp_path):
         ({"colour": 1}, {}, "unknown option colour"),
         ({"methods": {"X": {"class_path": "MEMD", "epochs": 3}}}, {}, "unknown option epochs"),
         ({"methods": {"X": {}}}, {}, "X: .*class_path"),
-        ({"methods": {"X": {"class_path": "MEMD", "teacher_of": "Y"}}}, {}, "takes the teacher of Y"),
+        ({"methods": {"X": {"class_path": "MEMD", "teacher_of": "Y"}}}, {}, "X needs Y"),
+        ({"max_time": "Y", "methods": {"X": {"class_path": "Stfpm", "max_epochs": 1}}}, {}, "X needs Y"),
         (
             {"methods": {"X": {"class_path": "MEMD", "teacher_of": "Y"}, "Y": {"class_path": "MEMD"}}},
             {},

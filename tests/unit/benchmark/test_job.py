@@ -1,5 +1,6 @@
 """What a job is known by, and the model it builds."""
 
+import json
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
@@ -36,6 +37,23 @@ def test_a_job_that_was_killed_has_failed(monkeypatch, tmp_path):
     (left,) = (path for path in tmp_path.rglob("*") if path.is_file())
     assert left == tmp_path / "runs/set/Rival/wli-seed0.error.txt"
     assert "killed" in left.read_text()
+
+
+def test_a_job_may_train_as_long_as_another_method_did(tmp_path):
+    def seconds(method, modality):
+        given = Method(method, "Stfpm", max_epochs=9)
+        limits = BenchmarkJob(Task(given, "set", {}, modality, 0, tmp_path, max_time="MEMD"))._limits()
+        assert limits["max_epochs"] == 9
+        return limits["max_time"].total_seconds()
+
+    with pytest.raises(RuntimeError, match="Rival may train as long as MEMD, which has not finished on set"):
+        seconds("Rival", "wli")
+    for seed, took in enumerate([30, 20]):
+        folder = run_folder(tmp_path, "set", "MEMD", "paired", seed)
+        folder.mkdir(parents=True)
+        (folder / "result.json").write_text(json.dumps({"modality": "paired", "training_seconds": took}))
+    assert seconds("Rival", "wli") == seconds("Rival", "nbi") == 15
+    assert seconds("Rival", "paired") == 30
 
 
 def test_a_model_that_knows_architectures_takes_weights(monkeypatch):
