@@ -20,9 +20,9 @@ logger = logging.getLogger(__name__)
 
 
 class PeakMemory:
-    """Peak of the memory of this process and its children, or of the GPU's, while the context is open.
+    """Peak of the memory of this process and its children while the context is open.
 
-    ``peak`` is in bytes, after the context.
+    ``peak`` is in bytes, after the context. Of a process that uses a GPU it is that of the GPU's memory.
 
     Args:
         interval: Seconds between two looks.
@@ -37,8 +37,6 @@ class PeakMemory:
     def __enter__(self) -> "PeakMemory":
         """Start to watch."""
         give_back_freed_memory()  # What was kept before is none of this.
-        if torch.cuda.is_available():
-            torch.cuda.reset_peak_memory_stats()
         self._thread.start()
         return self
 
@@ -48,8 +46,7 @@ class PeakMemory:
         """Stop to watch."""
         self._done.set()
         self._thread.join()
-        if torch.cuda.is_available():
-            self.peak = torch.cuda.max_memory_allocated()
+        self.peak = torch.cuda.max_memory_allocated() or self.peak
 
     def _watch(self) -> None:
         process = psutil.Process()

@@ -14,11 +14,18 @@ import pytest
 from anomalib_memd.benchmark.process import run_apart
 
 CODE = """
-import time
+import multiprocessing, sys
+from concurrent.futures import ProcessPoolExecutor
 from anomalib_memd.benchmark.process import run_apart
 
+SLEEP = "import os, pathlib, time; pathlib.Path('pid').write_text(str(os.getpid())); time.sleep(600)"
+
 if __name__ == "__main__":
-    run_apart(time.sleep, 600)
+    if sys.argv[1] == "itself":
+        run_apart(exec, SLEEP)
+    else:
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+            pool.submit(run_apart, exec, SLEEP).result()
 """
 
 
@@ -36,19 +43,15 @@ def test_an_error_arrives_and_a_killed_process_is_no_end():
     assert run_apart(operator.add, 2, 3) == 5
 
 
-def test_it_ends_with_the_one_who_asked(tmp_path):
-    script = tmp_path / "sleep.py"
+@pytest.mark.parametrize("asked_by", ["itself", "a worker"])
+def test_it_ends_with_the_one_who_asked(tmp_path, asked_by):
+    script, pid = tmp_path / "sleep.py", tmp_path / "pid"
     script.write_text(CODE)
-    parent = subprocess.Popen([sys.executable, script])
-    family = psutil.Process(parent.pid)
-
-    def workers():
-        return [p for p in family.children(recursive=True) if p.num_threads() > 1]
-
-    while not workers():
+    parent = subprocess.Popen([sys.executable, script, asked_by], cwd=tmp_path)
+    while not (pid.exists() and pid.read_text()):
         assert parent.poll() is None
         time.sleep(0.2)
-    (worker,) = workers()
+    sleeper = psutil.Process(int(pid.read_text()))
     parent.kill()
     parent.wait()
-    assert psutil.wait_procs([worker], timeout=30)[1] == []
+    assert psutil.wait_procs([sleeper], timeout=30)[1] == []
