@@ -112,7 +112,7 @@ class BenchmarkJob(Job):
         results = workspace / "results"
         results.mkdir()
         seed_everything(task.seed, verbose=False)
-        paired = method.paired
+        paired, limits = method.paired, self._limits()
         model = self._model()
         # The recorder measures tests, alike for all.
         metrics, model.evaluator.test_metrics = model.evaluator.test_metrics, nn.ModuleList()
@@ -126,7 +126,7 @@ class BenchmarkJob(Job):
             devices=1 if task_id is None or task.accelerator == "cpu" else [task_id],
             enable_progress_bar=False,
             enable_model_summary=False,
-            **self._limits(),
+            **limits,
         )
         kept = task.output / "features"
         # What MEMD draws into images is kept by a cache of its own; the store is for images of the data sets.
@@ -157,6 +157,7 @@ class BenchmarkJob(Job):
             "seed": task.seed,
             "epochs": epochs,
             "training_seconds": training_seconds,
+            "max_time": limits["max_time"].total_seconds() if limits.get("max_time") else None,
             "peak_memory_bytes": memory.peak,
             "pixel_metrics": pixels,
             "thresholds": _thresholds(model, task.modality),

@@ -221,13 +221,15 @@ def costs(output: Path) -> pd.DataFrame:
         output: Folder of the benchmark.
 
     Returns:
-        One row for each method: seconds of training on each data set, peak memory in GB, latency in milliseconds,
-        stored values in millions, and size in MB.
+        One row for each method: peak memory in GB, latency in milliseconds, stored values in millions, size in MB,
+        seconds of training on each data set, and of those allowed where there is a limit.
     """
     rows: dict[str, dict[str, Any]] = {}
     for facts in load_facts(output):
         row = rows.setdefault(facts["method"], {"method": facts["method"]})
-        row.setdefault("_seconds", {}).setdefault(facts["dataset"], []).append(facts["training_seconds"])
+        for kind, seconds in (("train_s", facts["training_seconds"]), ("limit_s", facts.get("max_time"))):
+            if seconds is not None:
+                row.setdefault("_seconds", {}).setdefault(f"{kind} {facts['dataset']}", []).append(seconds)
         row["memory_gb"] = max(row.get("memory_gb", 0), facts["peak_memory_bytes"] / 1e9)
         cost = facts["cost"]
         if cost and "torch_ms" not in row:
@@ -235,7 +237,7 @@ def costs(output: Path) -> pd.DataFrame:
             row["parameters_m"] = cost["parameters"] / 1e6 if "parameters" in cost else None
             row["file_mb"] = cost["file_bytes"] / 1e6 if "file_bytes" in cost else None
     for row in rows.values():
-        row |= {f"train_s {name}": float(np.mean(values)) for name, values in row.pop("_seconds").items()}
+        row |= {name: float(np.mean(values)) for name, values in row.pop("_seconds").items()}
     return pd.DataFrame(list(rows.values()))
 
 

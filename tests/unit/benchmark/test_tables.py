@@ -24,6 +24,7 @@ def write_run(output, method, modality, seed, rows, **facts):
         "modality": modality,
         "seed": seed,
         "training_seconds": 10.0 * (seed + 1),
+        "max_time": None,
         "peak_memory_bytes": 2e9,
         "pixel_metrics": {"colon": {}},
         "thresholds": {},
@@ -56,7 +57,7 @@ def output(tmp_path):
         write_run(tmp_path, "MEMD", "paired", seed, rows, order=1, thresholds={"wli": 1.0, "nbi": 1.0, "teacher": 1.0})
     for modality in ("wli", "nbi"):
         rows = rows_of(modality, random.normal(np.array(labels) * 0.5), labels, classes)
-        write_run(tmp_path, "Rival", modality, 0, rows, order=0)
+        write_run(tmp_path, "Rival", modality, 0, rows, order=0, max_time=8.0)
     return tmp_path
 
 
@@ -146,6 +147,13 @@ def test_contribution_counts_images(tmp_path):
     assert (row.wli_alone, row.nbi_alone, row.both, row.neither) == (0, 1, 2, 1)
     assert row.wli_contribution == pytest.approx(2 / 3)
     assert row.nbi_contribution == 1
+
+
+def test_costs_tell_the_time_taken_and_the_time_allowed(output):
+    costs = tables.costs(output).set_index("method")
+    assert costs["train_s colon"].to_dict() == {"MEMD": 15.0, "Rival": 10.0}
+    assert costs["limit_s colon"].dropna().to_dict() == {"Rival": 8.0}
+    assert set(costs.memory_gb) == {2.0}
 
 
 def test_tables_are_rebuilt_from_scores_alone(output):
