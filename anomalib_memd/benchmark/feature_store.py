@@ -46,6 +46,9 @@ class FeatureStore:
 
         Returns:
             A map ``(B, C, h, w)`` for each layer.
+
+        Raises:
+            OSError: If the disk is full.
         """
         folder = self.directory / self._digest(extractor)
         keys = [_tensor_digest(image) for image in images]
@@ -122,6 +125,15 @@ def _tensor_digest(image: torch.Tensor) -> str:
 
 def _write(path: Path, array: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-        np.save(file, array)
+    file = tempfile.NamedTemporaryFile(dir=path.parent, delete=False)  # noqa: SIM115  closed below
+    try:
+        with file:
+            np.save(file, array)
+    except OSError as error:
+        Path(file.name).unlink()
+        msg = (
+            f"{path}: features cannot be kept ({error}). Take a folder on a larger disk; features of finished "
+            f"benchmarks can be deleted."
+        )
+        raise OSError(msg) from error
     os.replace(file.name, path)  # noqa: PTH105

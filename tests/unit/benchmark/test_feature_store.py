@@ -1,3 +1,5 @@
+import resource
+
 import pytest
 import torch
 from anomalib.models.components import TimmFeatureExtractor
@@ -52,6 +54,17 @@ def test_equal_weights_are_one_backbone_under_any_tag(extractor, tmp_path):
         extractor(images)
         tagged(images)
     assert store.hits == 1
+
+
+def test_a_full_disk_names_the_way_out_and_leaves_nothing(extractor, tmp_path):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        with shared_features(FeatureStore(tmp_path)), pytest.raises(OSError, match="on a larger disk"):
+            extractor(torch.rand(1, 3, 64, 64))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
 def test_a_store_that_does_not_record_still_looks_up(extractor, tmp_path):
