@@ -6,7 +6,7 @@ from anomalib.data import get_datamodule
 from rich.console import Console
 from rich.table import Table
 
-from .config import BenchmarkConfig, load_config
+from .config import BenchmarkConfig, BenchmarkConfigError, load_config
 from .deployment import measure_deployment
 from .job import FAILED
 from .leakage import check_dataset
@@ -25,6 +25,7 @@ def benchmark(
     datasets: list[str] | None = None,
     seeds: list[int] | None = None,
     deployment: bool = False,
+    repeat: Path | None = None,
 ) -> None:
     """Train and test all methods on all data sets, and print the tables.
 
@@ -40,8 +41,13 @@ def benchmark(
         seeds: Seeds, instead of those of the configuration.
         deployment: Measure the exported students of MEMD instead: agreement, latency, memory and size. Takes MEMD
             of the first data set and seed, and trains it first unless that has been done.
+        repeat: Folder of an earlier run to repeat into another: methods that had a limit in time there are trained
+            for as many batches as they were then, however long that takes, and come to the same figures.
     """
-    chosen = load_config(config, root, quick, methods, datasets, seeds)
+    if repeat is not None and repeat.resolve() == output.resolve():
+        msg = f"{repeat} cannot be repeated into itself; name another folder by --output."
+        raise BenchmarkConfigError(msg)
+    chosen = load_config(config, root, quick, methods, datasets, seeds, repeat)
     if not deployment:
         _run(chosen, output, ablation=False)
         return

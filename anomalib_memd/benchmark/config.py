@@ -70,6 +70,8 @@ class BenchmarkConfig:
         max_time: Wall-clock limit of training of every method with ``max_epochs``: seconds, or the name of a method
             that comes before, to train for as long as that took on the same data set, a modality.
         accelerator: ``cpu`` or ``cuda``.
+        repeats: Folder of an earlier run of this benchmark. Instead of the limits in time, every method with
+            ``max_epochs`` then trains for as many batches as it did there.
     """
 
     datasets: dict[str, dict[str, Any]]
@@ -79,10 +81,11 @@ class BenchmarkConfig:
     latency: bool = True
     max_time: float | str | None = None
     accelerator: str = "cpu"
+    repeats: str | None = None
 
     def time_limit(self, method: Method, dataset: str) -> float | str | None:
         """Limit of the training of a method, see ``max_time``; ``None`` where there is none."""
-        if method.max_epochs is None:
+        if method.max_epochs is None or self.repeats is not None:
             return None
         return method.max_time or self.datasets[dataset].get("max_time", self.max_time)
 
@@ -99,6 +102,7 @@ def load_config(
     methods: list[str] | None = None,
     datasets: list[str] | None = None,
     seeds: list[int] | None = None,
+    repeats: str | Path | None = None,
 ) -> BenchmarkConfig:
     """Read a configuration.
 
@@ -109,6 +113,7 @@ def load_config(
         methods: Names of the methods to keep, and with them those that they need; all if ``None``.
         datasets: Names of the data sets to keep; all if ``None``.
         seeds: Seeds instead of those of the file.
+        repeats: Folder of an earlier run whose numbers of batches replace limits in time, see ``BenchmarkConfig``.
 
     Returns:
         Configuration.
@@ -136,12 +141,28 @@ def load_config(
     content["datasets"] = {
         name: _at_root(data, root) for name, data in _selected(content, "datasets", datasets, path).items()
     }
+    if repeats is not None:
+        if not (Path(repeats) / "runs").is_dir():
+            msg = f"{repeats} is no folder of a benchmark: it has no folder 'runs'."
+            raise BenchmarkConfigError(msg)
+        content["repeats"] = str(repeats)
     wanted = set(_selected(content, "methods", methods, path))
     content["methods"] = tuple(
         _build(Method, {"name": name, "order": place} | (options or {}), path)
         for place, (name, options) in enumerate(content["methods"].items())
     )
     config: BenchmarkConfig = _build(BenchmarkConfig, content, path)
+    _check_methods(config, path)
+    for method in reversed(config.methods):
+        if method.name in wanted:
+            wanted |= config.needed_by(method)
+    chosen = tuple(method for method in config.methods if method.name in wanted)
+    if seeds is None:
+        return replace(config, methods=chosen)
+    return replace(config, methods=tuple(replace(method, seeds=None) for method in chosen), seeds=tuple(seeds))
+
+
+def _check_methods(config: BenchmarkConfig, path: Path) -> None:
     before: set[str] = set()
     for method in config.methods:
         absent = config.needed_by(method) - before
@@ -152,13 +173,6 @@ def load_config(
         if method.modality is not None and method.modality not in set(Modality):
             msg = f"{path}: {method.name} has modality {method.modality}; it can be wli or nbi."
             raise BenchmarkConfigError(msg)
-    for method in reversed(config.methods):
-        if method.name in wanted:
-            wanted |= config.needed_by(method)
-    chosen = tuple(method for method in config.methods if method.name in wanted)
-    if seeds is None:
-        return replace(config, methods=chosen)
-    return replace(config, methods=tuple(replace(method, seeds=None) for method in chosen), seeds=tuple(seeds))
 
 
 def _selected(content: dict[str, Any], section: str, names: list[str] | None, path: Path) -> dict[str, Any]:

@@ -9,7 +9,6 @@ import tempfile
 import time
 import traceback
 from concurrent.futures.process import BrokenProcessPool
-from datetime import timedelta
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -29,11 +28,12 @@ from lightning.pytorch.loggers import CSVLogger
 from torch import nn
 
 from anomalib_memd.backbones import build_backbone
-from anomalib_memd.modality import Branch, Modality
+from anomalib_memd.modality import Branch
 from anomalib_memd.models.memd.post_processor import MultimodalPostProcessor
 
 from .cost import PeakMemory, measure_cost
 from .feature_store import FeatureStore, shared_features
+from .limits import training_limit
 from .process import run_apart
 from .recorder import ScoreRecorder
 from .task import Task, run_folder
@@ -112,12 +112,12 @@ class BenchmarkJob(Job):
         results = workspace / "results"
         results.mkdir()
         seed_everything(task.seed, verbose=False)
-        paired, limits = method.paired, self._limits()
+        paired, limit = method.paired, training_limit(task)
         model = self._model()
         # The recorder measures tests, alike for all.
         metrics, model.evaluator.test_metrics = model.evaluator.test_metrics, nn.ModuleList()
         best = ModelCheckpoint(workspace, monitor="image_AUROC", mode="max", save_top_k=1)
-        callbacks: list[Callback] = [best] if method.select_best else []
+        callbacks: list[Callback] = [limit, best] if method.select_best else [limit]
         engine = Engine(
             callbacks=callbacks,
             logger=CSVLogger(workspace, name="log", version=""),
@@ -126,7 +126,7 @@ class BenchmarkJob(Job):
             devices=1 if task_id is None or task.accelerator == "cpu" else [task_id],
             enable_progress_bar=False,
             enable_model_summary=False,
-            **limits,
+            **({} if method.max_epochs is None else {"max_epochs": method.max_epochs}),
         )
         kept = task.output / "features"
         # What MEMD draws into images is kept by a cache of its own; the store is for images of the data sets.
@@ -156,8 +156,9 @@ class BenchmarkJob(Job):
             "modality": task.modality,
             "seed": task.seed,
             "epochs": epochs,
+            "batches": limit.seen,
             "training_seconds": training_seconds,
-            "max_time": limits["max_time"].total_seconds() if limits.get("max_time") else None,
+            "max_time": limit.seconds,
             "peak_memory_bytes": memory.peak,
             "pixel_metrics": pixels,
             "thresholds": _thresholds(model, task.modality),
@@ -186,25 +187,6 @@ class BenchmarkJob(Job):
                     source = build_backbone(method.weights, module.layers)
                     module.feature_extractor.load_state_dict(source.feature_extractor.state_dict())
         return model
-
-    def _limits(self) -> dict[str, Any]:
-        """Trainer arguments: the number of epochs and the limit in time, where the method leaves them open."""
-        method, limit = self.task.method, self.task.max_time
-        if method.max_epochs is None:
-            return {}
-        seconds = self._training_seconds(limit) if isinstance(limit, str) else limit
-        return {"max_epochs": method.max_epochs, "max_time": timedelta(seconds=seconds) if seconds else None}
-
-    def _training_seconds(self, method: str) -> float:
-        """How long another method trained on the same data set at most, for as many modalities as this job has."""
-        task = self.task
-        runs = run_folder(task.output, task.dataset, method, task.modality, task.seed).parent
-        found = [json.loads(file.read_text(encoding="utf-8")) for file in runs.glob("*/result.json")]
-        if not found:
-            msg = f"{task.method.name} may train as long as {method}, which has not finished on {task.dataset}."
-            raise RuntimeError(msg)
-        longest = max(facts["training_seconds"] / _number_of_modalities(facts["modality"]) for facts in found)
-        return longest * _number_of_modalities(task.modality)
 
     def _datamodule(self, dataset: str) -> AnomalibDataModule:
         data = self.task.datasets[dataset]
@@ -237,10 +219,6 @@ class BenchmarkJob(Job):
     @staticmethod
     def save(results: pd.DataFrame) -> None:
         """Do nothing: each job has left on the disk what it found."""
-
-
-def _number_of_modalities(modality: str) -> int:
-    return 1 if modality in set(Modality) else len(Modality)
 
 
 def _versions(*packages: str) -> dict[str, str]:

@@ -23,6 +23,7 @@ class Task:
         accelerator: ``cpu`` or ``cuda``.
         latency: Whether to measure latency, number of parameters and size.
         max_time: Wall-clock limit of training: seconds, or the method that it may last as long as.
+        repeats: Folder of an earlier run of the benchmark, after whose number of batches the training ends.
     """
 
     method: Method
@@ -34,6 +35,7 @@ class Task:
     accelerator: str = "cpu"
     latency: bool = True
     max_time: float | str | None = None
+    repeats: str | None = None
 
     @property
     def folder(self) -> Path:
@@ -46,6 +48,8 @@ class Task:
         # What is left at its default does not count, so that a new option does not make old results stale.
         method = {f.name: value for f in fields(Method) if (value := getattr(self.method, f.name)) != _default(f)}
         content = asdict(self) | {"output": None, "latency": None, "method": method | {"order": None, "seeds": None}}
+        if self.repeats is None:
+            del content["repeats"]
         return hashlib.sha256(json.dumps(content, default=str, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -151,21 +151,39 @@ def test_exported_students_are_measured(benchmark):
     assert "| MEMD student, INT8 |" in done.stdout
 
 
-def test_jobs_run_side_by_side_and_the_same_seed_gives_the_same_figures(benchmark, monkeypatch):
+def test_jobs_run_side_by_side_and_a_repeated_run_gives_the_same_figures(benchmark, monkeypatch):
     folder, _ = benchmark
     methods = {name: CONFIG["methods"][name] for name in ("MEMD", "Reverse Distillation")}
     methods["MEMD"] = methods["MEMD"] | {"seeds": [0, 1]}
+    methods["Reverse Distillation"] = methods["Reverse Distillation"] | {"max_epochs": 10_000}
     config = CONFIG | {"methods": methods, "max_time": "MEMD", "latency": False}
     (folder / "parallel.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
     monkeypatch.setattr(pipeline, "_jobs_at_a_time", lambda _: 2)
     results = pipeline.Benchmark(load_config(folder / "parallel.yaml", folder), folder / "parallel").run()
     assert list(results.method) == ["MEMD", "MEMD", "Reverse Distillation"]
     assert set(results.status) == {"finished"}, list(results.error)
-    alone, aside = (
-        pd.read_csv(folder / output / "runs/phantom/MEMD/paired-seed0/scores.csv") for output in ("out", "parallel")
-    )
+
+    def scores(output, job):
+        return pd.read_csv(folder / output / "runs/phantom" / job / "scores.csv")
+
     # Features of images that a job before has kept are rounded.
-    pd.testing.assert_frame_equal(alone, aside, rtol=0, atol=0.01)
+    aside = scores("parallel", "MEMD/paired-seed0")
+    pd.testing.assert_frame_equal(scores("out", "MEMD/paired-seed0"), aside, rtol=0, atol=0.01)
+
+    done = run(
+        folder, "benchmark", "--config", "parallel.yaml", "--root", folder, "--output", "again",
+        "--repeat", "parallel", "--methods", '["Reverse Distillation"]',
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    job = "Reverse_Distillation/wli-seed0"
+    limited, repeated = (
+        json.loads((folder / output / "runs/phantom" / job / "result.json").read_text())
+        for output in ("parallel", "again")
+    )
+    assert limited["max_time"] > 0
+    assert repeated["max_time"] is None
+    assert limited["batches"] == repeated["batches"] > 0
+    pd.testing.assert_frame_equal(scores("parallel", job), scores("again", job), rtol=0, atol=1e-5)
 
 
 def test_the_report_needs_nothing_else(benchmark):

@@ -71,6 +71,20 @@ def test_a_data_set_may_have_its_own_time(tmp_path):
     assert given == {("MEMD", "a"): None, ("MEMD", "b"): None, ("Rival", "a"): 5, ("Rival", "b"): 7}
 
 
+def test_a_repeated_run_takes_the_place_of_limits_in_time(tmp_path):
+    path = written(
+        tmp_path, methods=PLAIN["methods"] | {"Late": {"class_path": "Stfpm", "max_epochs": 9}}, max_time="MEMD"
+    )
+    with pytest.raises(BenchmarkConfigError, match="before is no folder of a benchmark"):
+        load_config(path, repeats=tmp_path / "before")
+    (tmp_path / "before/runs").mkdir(parents=True)
+    config = load_config(path, repeats=tmp_path / "before")
+    given = {t.method.name: (t.max_time, t.repeats) for t in jobs_of(config)}
+    assert given["Late"] == (None, str(tmp_path / "before"))
+    assert given["MEMD"] == (None, None)
+    assert [m.name for m in load_config(path, methods=["Late"], repeats=tmp_path / "before").methods] == ["Late"]
+
+
 def test_a_chosen_method_brings_those_that_it_needs(tmp_path):
     taker = {"class_path": "MEMD", "paired": True, "teacher_of": "MEMD"}
     more = {"Taker": taker, "Heir": taker | {"teacher_of": "Taker"}, "Late": {"class_path": "Stfpm", "max_epochs": 9}}

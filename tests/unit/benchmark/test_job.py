@@ -1,7 +1,7 @@
 """What a job is known by, and the model it builds."""
 
-import json
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -24,6 +24,11 @@ def test_a_job_is_known_by_what_its_results_depend_on():
     assert task().digest == task(max_epochs=None, weights=None, order=4).digest
     others = [task(seed=1), task(weights="x"), task(max_epochs=3), task(init_args={"backbone": "resnet18"})]
     assert len({task().digest, *(other.digest for other in others)}) == 5
+    assert replace(task(), repeats="before").digest != task().digest
+
+
+def test_an_option_at_its_default_leaves_old_results_valid():
+    assert task().digest == "b3abe8317bad225c"
 
 
 def test_a_job_that_was_killed_has_failed(monkeypatch, tmp_path):
@@ -37,23 +42,6 @@ def test_a_job_that_was_killed_has_failed(monkeypatch, tmp_path):
     (left,) = (path for path in tmp_path.rglob("*") if path.is_file())
     assert left == tmp_path / "runs/set/Rival/wli-seed0.error.txt"
     assert "killed" in left.read_text()
-
-
-def test_a_job_may_train_as_long_as_another_method_did(tmp_path):
-    def seconds(method, modality):
-        given = Method(method, "Stfpm", max_epochs=9)
-        limits = BenchmarkJob(Task(given, "set", {}, modality, 0, tmp_path, max_time="MEMD"))._limits()
-        assert limits["max_epochs"] == 9
-        return limits["max_time"].total_seconds()
-
-    with pytest.raises(RuntimeError, match="Rival may train as long as MEMD, which has not finished on set"):
-        seconds("Rival", "wli")
-    for seed, took in enumerate([30, 20]):
-        folder = run_folder(tmp_path, "set", "MEMD", "paired", seed)
-        folder.mkdir(parents=True)
-        (folder / "result.json").write_text(json.dumps({"modality": "paired", "training_seconds": took}))
-    assert seconds("Rival", "wli") == seconds("Rival", "nbi") == 15
-    assert seconds("Rival", "paired") == 30
 
 
 def test_a_model_that_knows_architectures_takes_weights(monkeypatch):
