@@ -55,7 +55,8 @@ def training_limit(task: Task) -> TrainingLimit:
             finished or did not count batches.
     """
     limit = task.max_time
-    return TrainingLimit(_training_seconds(task, limit) if isinstance(limit, str) else limit, _last_batch(task))
+    seconds = _training_seconds(task, limit) if isinstance(limit, str) else limit
+    return TrainingLimit(seconds or None, _last_batch(task))
 
 
 def _last_batch(task: Task) -> int | None:
@@ -65,7 +66,10 @@ def _last_batch(task: Task) -> int | None:
     file = run_folder(Path(task.repeats), task.dataset, task.method.name, task.modality, task.seed) / "result.json"
     batches = json.loads(file.read_text(encoding="utf-8")).get("batches") if file.exists() else None
     if batches is None:
-        msg = f"{file} does not say where the training of {task.method.name} ended; finish that run, then repeat it."
+        msg = (
+            f"{file} does not say where the training of {task.method.name} ended; finish that run, or begin it anew "
+            f"in another folder if it was made before batches were counted, then repeat it."
+        )
         raise RuntimeError(msg)
     return int(batches)
 

@@ -31,6 +31,7 @@ def test_a_job_may_train_as_long_as_another_method_did(tmp_path):
 def test_a_repeated_run_ends_after_the_last_batch(tmp_path):
     own = Task(Method("Rival", "Stfpm", max_epochs=9), "set", {}, "wli", 0, tmp_path / "again")
     assert training_limit(own).batches is training_limit(own).seconds is None
+    assert training_limit(replace(own, max_time=0)).seconds is None
     repeating = replace(own, repeats=str(tmp_path / "before"))
     with pytest.raises(RuntimeError, match=r"result.json does not say where the training of Rival ended"):
         training_limit(repeating)
