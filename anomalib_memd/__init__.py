@@ -4,10 +4,10 @@ Importing this package registers its models and datamodules with anomalib.
 """
 
 from anomalib_memd.data import Kvasir, PairedImageBatch, PairedImageItem, Phantom, UnpairedImages
+from anomalib_memd.data.spectral import SpectralNBI
 from anomalib_memd.modality import Branch, Modality
 from anomalib_memd.models import MEMD, PooledFeatures, WtNGAN
 from anomalib_memd.registry import register
-from anomalib_memd.translation import SpectralNBI
 from anomalib_memd.translation.learned import LearnedNBI
 from anomalib_memd.version import __version__
 

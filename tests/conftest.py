@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +14,19 @@ from hypothesis import settings
 from PIL import Image
 
 from anomalib_memd import MEMD, Phantom
+from anomalib_memd.components.solution import fit_distances
+from anomalib_memd.components.statistics import feature_statistics
+from anomalib_memd.components.two_stage import Stage
 from anomalib_memd.modality import Branch, Modality
-from anomalib_memd.models.memd.solution import fit_distances
-from anomalib_memd.models.memd.statistics import feature_statistics
-from anomalib_memd.stage import Stage
+from anomalib_memd.models.memd.options import Distillation, Encoder, Head, Negatives, Training
+
+GROUPS = {
+    "encoder": Encoder,
+    "head": Head,
+    "negatives": Negatives,
+    "training": Training,
+    "distillation": Distillation,
+}
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
@@ -50,18 +60,36 @@ def small_phantom(root, **options):
 
 
 def small_memd(**options):
-    """MEMD with a small random backbone, for tests of the mechanics."""
+    """MEMD with a small random backbone, for tests of the mechanics; options of groups by their own names."""
     small = {
         "backbone": "resnet18",
-        "pre_trained": False,
+        "backbone_weights": "random",
         "image_size": (64, 64),
         "width": 16,
-        "negatives": 2,
+        "per_image": 2,
         "teacher_epochs": 2,
         "student_epochs": 2,
         "visualizer": False,
     }
-    return MEMD(**(small | options))
+    return MEMD(**grouped(**(small | options)))
+
+
+def grouped(**options):
+    """Arguments of MEMD: options that belong to a group, each in its own."""
+    arguments = {}
+    for name, value in options.items():
+        group = next((group for group, kind in GROUPS.items() if name in {f.name for f in fields(kind)}), None)
+        if group is None:
+            arguments[name] = value
+        else:
+            arguments.setdefault(group, {})[name] = value
+    return arguments
+
+
+def groups(**options):
+    """The groups themselves, of options by their own names, beside what belongs to none."""
+    arguments = grouped(**options)
+    return {name: GROUPS[name](**x) if name in GROUPS else x for name, x in arguments.items()}
 
 
 def deployable_memd():

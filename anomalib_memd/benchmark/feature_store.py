@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from anomalib.models.components import TimmFeatureExtractor
 
-from anomalib_memd.backbones import pieces
+from anomalib_memd.components.backbones import pieces
 
 
 class FeatureStore:

@@ -27,9 +27,9 @@ from lightning.pytorch.cli import instantiate_class
 from lightning.pytorch.loggers import CSVLogger
 from torch import nn
 
-from anomalib_memd.backbones import build_backbone
+from anomalib_memd.components.backbones import build_backbone
+from anomalib_memd.evaluation.post_processor import MultimodalPostProcessor
 from anomalib_memd.modality import Branch
-from anomalib_memd.models.memd.post_processor import MultimodalPostProcessor
 
 from .cost import PeakMemory, measure_cost
 from .feature_store import FeatureStore, shared_features
@@ -171,13 +171,15 @@ class BenchmarkJob(Job):
     def _model(self) -> AnomalibModule:
         method = self.task.method
         arguments = dict(method.init_args)
+        training = dict(arguments.get("training", {}))
         if method.teacher_of is not None:
             teacher = run_folder(
                 self.task.output, self.task.dataset, method.teacher_of, self.task.modality, self.task.seed
             )
-            arguments["teacher_ckpt"] = str(teacher / "model.ckpt")
+            training["teacher_ckpt"] = str(teacher / "model.ckpt")
         if method.paired:
-            arguments.setdefault("cache_dir", str(self.task.output / "features" / "memd"))
+            training.setdefault("cache_dir", str(self.task.output / "features" / "memd"))
+            arguments["training"] = training
         else:
             arguments["evaluator"] = Evaluator(AUROC(fields=["pred_score", "gt_label"], prefix="image_"))
         model = get_model(method.class_path.rsplit(".", maxsplit=1)[-1], **arguments, visualizer=False)

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from torch.utils.data.distributed import DistributedSampler
 from torchvision.transforms.v2 import Transform
 
-from anomalib_memd.translation import SpectralNBI
+from anomalib_memd.data.spectral import SpectralNBI
 
 from .dataset import DataModality, EndoscopyDataset, UnpairedDataset
 from .download import download_archive, unpack_archive

@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from anomalib_memd.data.colours import mismatch, plain_modality
 from anomalib_memd.modality import Branch, Modality
 
-from .colours import mismatch, plain_modality
 from .metadata import ModelFileError, read_metadata
 
 logger = logging.getLogger(__name__)

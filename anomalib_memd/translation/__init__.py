@@ -1,5 +1,5 @@
 """Translation of white light images into narrow band images."""
 
-from .spectral import SpectralNBI
+from anomalib_memd.data.spectral import SpectralNBI
 
 __all__ = ["SpectralNBI"]

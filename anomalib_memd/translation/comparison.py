@@ -11,7 +11,7 @@ from torch import nn
 from torchvision.transforms.v2.functional import normalize, resize
 from tqdm import tqdm
 
-from anomalib_memd.backbones import BackboneError, build_backbone
+from anomalib_memd.components.backbones import BackboneError, build_backbone
 from anomalib_memd.data.folder import list_images, split_off
 from anomalib_memd.data.reading import find_partner, read_image, read_mask
 from anomalib_memd.data.split import read_split

@@ -13,8 +13,7 @@ from torch.nn import functional as F  # noqa: N812
 from anomalib_memd.data.folder import list_images, split_off
 from anomalib_memd.data.overlay import overlay_mask
 from anomalib_memd.data.reading import read_image
-
-from .spectral import SpectralNBI, band_light, display, mixture
+from anomalib_memd.data.spectral import SpectralNBI, band_light, display, mixture
 
 _START = {
     "weights_415": (0.0, 0.35, 0.65),

@@ -17,10 +17,10 @@ from torchvision.transforms.v2.functional import to_pil_image
 
 from anomalib_memd.data.folder import list_images
 from anomalib_memd.data.reading import ImageReadError, read_image
+from anomalib_memd.data.spectral import SpectralNBI
 from anomalib_memd.files import written_whole
 
 from .learned import LearnedNBI
-from .spectral import SpectralNBI
 
 _QUALITY = {
     ".jpg": {"quality": 95, "subsampling": 0},

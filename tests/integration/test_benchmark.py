@@ -45,9 +45,8 @@ CONFIG = {
             "init_args": {
                 **BACKBONE,
                 "image_size": [96, 96],
-                "teacher_epochs": 2,
-                "student_epochs": 3,
-                "negatives": 2,
+                "training": {"teacher_epochs": 2, "student_epochs": 3},
+                "negatives": {"per_image": 2},
             },
         },
         "no L_KD": {
@@ -57,9 +56,9 @@ CONFIG = {
             "init_args": {
                 **BACKBONE,
                 "image_size": [96, 96],
-                "student_epochs": 1,
-                "negatives": 2,
-                "distillation_weight": 0,
+                "training": {"student_epochs": 1},
+                "negatives": {"per_image": 2},
+                "distillation": {"weight": 0},
             },
         },
     },

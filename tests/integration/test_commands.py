@@ -59,16 +59,16 @@ def test_demo_draws_every_test_pair(demo):
 
 def test_test_gives_the_figures_of_training(demo, checkpoint):
     folder, output = demo
-    again = run(folder, "test", "--config", CONFIGS / "demo.yaml", "--ckpt_path", checkpoint)
+    options = ["--data", "anomalib_memd.Phantom", "--ckpt_path", checkpoint]
+    again = run(folder, "test", *MODEL, *options)
     expected, metrics = metrics_of(output), metrics_of(again)
     assert metrics.keys() == expected.keys()
     for name, value in metrics.items():
         assert value == pytest.approx(expected[name], abs=1e-3)
 
 
-# A checkpoint holds the weights; the class has to be of its shape before it is loaded.
-MODEL = ["--model", "anomalib_memd.MEMD", "--model.backbone", "tf_efficientnet_lite0", "--model.pre_trained", "false"]
-MODEL += ["--model.layers", "[blocks.2,blocks.4]", "--model.image_size", "[192,192]"]
+# A checkpoint knows all else.
+MODEL = ["--model", "anomalib_memd.MEMD"]
 
 
 def predict(folder, modality, images, checkpoint, output):

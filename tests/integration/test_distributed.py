@@ -12,7 +12,7 @@ import pytest
 SCRIPT = """
 import json, sys, torch
 from anomalib.engine import Engine
-from anomalib_memd.stage import Stage
+from anomalib_memd.components.two_stage import Stage
 from tests.conftest import small_memd, small_phantom
 
 root, out, devices = sys.argv[1], sys.argv[2], int(sys.argv[3])

@@ -11,15 +11,15 @@ from anomalib.deploy import CompressionType
 from torchvision.transforms.v2 import Resize
 
 from anomalib_memd import MEMD, Kvasir, SpectralNBI
-from anomalib_memd.backbones import build_backbone
+from anomalib_memd.adaptation import _recalibrate
+from anomalib_memd.components.backbones import build_backbone
+from anomalib_memd.components.embedding import FeatureEmbedding
+from anomalib_memd.components.feature_cache import FeatureCache
+from anomalib_memd.components.negatives import NegativePool
+from anomalib_memd.components.two_stage import Stage
 from anomalib_memd.data.reading import read_image
 from anomalib_memd.deployment import AS_EXPORTED
 from anomalib_memd.modality import Branch, Modality
-from anomalib_memd.models.memd.adaptation import _recalibrate
-from anomalib_memd.models.memd.embedding import FeatureEmbedding
-from anomalib_memd.models.memd.feature_cache import FeatureCache
-from anomalib_memd.models.memd.negatives import NegativePool
-from anomalib_memd.stage import Stage
 from tests.conftest import SHARED, needs_shared
 
 pytestmark = needs_shared

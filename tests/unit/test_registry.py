@@ -6,7 +6,7 @@ from anomalib.models import get_model, list_models
 
 from anomalib_memd import MEMD, Kvasir, Phantom
 
-SMALL = {"backbone": "resnet18", "pre_trained": False, "width": 16}
+SMALL = {"backbone": "resnet18", "backbone_weights": "random", "encoder": {"width": 16}}
 
 
 @pytest.mark.parametrize("name", ["MEMD", "memd"])

@@ -1,32 +1,13 @@
 """The losses of MEMD and the temperature of its distillation."""
 
-from enum import StrEnum
-
 import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
 from anomalib_memd.modality import Modality
 
-from .discriminator import Logits, log_odds
-
-
-class KLDirection(StrEnum):
-    """Which distribution of the distillation loss is the target."""
-
-    TEACHER_TARGET = "teacher_target"
-    """``KL(teacher || student)``, the usual direction."""
-    STUDENT_TARGET = "student_target"
-    """``KL(student || teacher)``, the paper's order of arguments."""
-
-
-class GlobalDistance(StrEnum):
-    """Distance between globally pooled features in the global loss."""
-
-    COSINE = "cosine"
-    MSE = "mse"
-    MAE = "mae"
-    HUBER = "huber"
+from .head import Logits, log_odds
+from .options import GlobalDistance, KLDirection
 
 
 class DiscriminatorLoss(nn.Module):

@@ -1,19 +1,10 @@
 """Masked attention reconstruction (MAR): predict each location from its surroundings."""
 
-from enum import StrEnum
-
 import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
-
-class EnergyForm(StrEnum):
-    """How SimAM turns its energy into attention."""
-
-    SIMAM = "simam"
-    """``sigmoid(E)``: ``E`` below is SimAM's inverse energy, as its authors define it."""
-    PAPER = "paper"
-    """``sigmoid(1 / E)``: MEMD's equation 4 to the letter."""
+from .options import EnergyForm
 
 
 class SimAM(nn.Module):

@@ -5,62 +5,46 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
+from anomalib_memd.components.negatives import FeatureNoise
+from anomalib_memd.components.training_features import Sample
 from anomalib_memd.modality import Modality
 
-from .branches import Evidence
-from .discriminator import Logits
-from .loss import (
-    DiscriminatorLoss,
-    DistillationLoss,
-    GlobalCosineLoss,
-    GlobalDistance,
-    KLDirection,
-    ModalityTemperature,
-)
-from .synthesis import FeatureNoise
+from .head import Logits
+from .loss import DiscriminatorLoss, DistillationLoss, GlobalCosineLoss, ModalityTemperature
+from .options import Distillation, Evidence, Negatives, Training
 from .torch_model import MEMDModel
-from .training_features import Sample
 
 
 class Objective(nn.Module):
     r"""The total loss ``L = L_dis + lambda L_KD + eta L_cos`` (MEMD eq. 10), as far as a stage has its parts.
 
     Args:
-        cosine_weight: Weight ``eta``.
-        global_distance: Distance in ``L_cos``.
-        distillation_weight: Weight ``lambda``.
-        kl_direction: Which distribution is the target of ``L_KD``.
-        temperature: Temperatures of ``L_KD``.
-        feature_noise: Noise on the features of negatives.
-        student_noise: Noise on the features of normal images, which makes the students' own negatives; of no
-            deviation, they learn from the teacher's negatives instead.
-        modality_dropout: Probability that the teacher sees one image of a pair in both inputs.
-        paired_targets: Whether the target of a student is the teacher on the pair, not on its own image alone.
+        training: Options of the teacher's losses.
+        distillation: Options of the students' losses.
+        negatives: Options of the noise on features.
     """
 
     def __init__(
         self,
-        cosine_weight: float,
-        global_distance: GlobalDistance | str,
-        distillation_weight: float,
-        kl_direction: KLDirection | str,
-        temperature: ModalityTemperature,
-        feature_noise: FeatureNoise,
-        student_noise: FeatureNoise,
-        modality_dropout: float,
-        paired_targets: bool = True,
+        training: Training | None = None,
+        distillation: Distillation | None = None,
+        negatives: Negatives | None = None,
     ) -> None:
         super().__init__()
-        self.cosine_weight = cosine_weight
-        self.distillation_weight = distillation_weight
-        self.modality_dropout = modality_dropout
-        self.paired_targets = paired_targets
+        training, distillation = training or Training(), distillation or Distillation()
+        negatives = negatives or Negatives()
+        self.cosine_weight = training.cosine_weight
+        self.modality_dropout = training.modality_dropout
+        self.distillation_weight = distillation.weight
+        self.paired_targets = distillation.paired_targets
         self.discriminator_loss = DiscriminatorLoss()
-        self.distillation_loss = DistillationLoss(kl_direction)
-        self.global_loss = GlobalCosineLoss(global_distance)
-        self.temperature = temperature
-        self.feature_noise = feature_noise
-        self.student_noise = student_noise
+        self.distillation_loss = DistillationLoss(distillation.kl_direction)
+        self.global_loss = GlobalCosineLoss(training.global_distance)
+        self.temperature = ModalityTemperature(
+            distillation.temperature, distillation.temperature_bounds, adaptive=distillation.adaptive_temperature
+        )
+        self.feature_noise = FeatureNoise(negatives.feature_noise)
+        self.student_noise = FeatureNoise(negatives.student_noise)
 
     def teacher_losses(self, model: MEMDModel, sample: Sample) -> dict[str, torch.Tensor]:
         """Losses of the first stage, on the levels that learn: what is solved for is not asked.
@@ -149,3 +133,20 @@ class Objective(nn.Module):
         nbi[both_wli] = wli[both_wli]
         wli[both_nbi] = nbi[both_nbi]
         return features
+
+
+def require_finite(losses: dict[str, torch.Tensor], where: str) -> torch.Tensor:
+    """The total loss.
+
+    Args:
+        losses: Total ``loss`` and its parts.
+        where: Stage, epoch and images, for the message.
+
+    Raises:
+        FloatingPointError: If the loss is not finite.
+    """
+    if not torch.isfinite(losses["loss"]):
+        parts = ", ".join(f"{name} {float(value.detach()):.3g}" for name, value in losses.items())
+        msg = f"The loss is not finite in {where} ({parts}); lower learning_rate, or look at these images."
+        raise FloatingPointError(msg)
+    return losses["loss"]

@@ -1,45 +1,25 @@
 """PyTorch model of MEMD: the multimodal teacher and one student a modality."""
 
 from collections.abc import Mapping
-from enum import StrEnum
-from typing import cast
 
 import torch
 from anomalib.data import InferenceBatch
 from anomalib.models.components import TimmFeatureExtractor
 from torch import nn
-from torch.nn import functional as F  # noqa: N812
 
+from anomalib_memd.components.embedding import FeatureEmbedding, Features
+from anomalib_memd.components.negatives import FeatureNoise
+from anomalib_memd.components.solution import fit_distances, solve_students, solve_teacher
+from anomalib_memd.components.statistics import FeatureStatistics
+from anomalib_memd.components.training_features import FeatureSet
+from anomalib_memd.components.two_stage import Stage
 from anomalib_memd.modality import Branch, Modality
-from anomalib_memd.stage import Stage
 
-from .branches import Evidence, Features, ModalityEncoder, Student, Teacher
 from .cross_attention import CrossModalFusion
-from .discriminator import DiscriminatorHead, Logits, log_odds
-from .embedding import FeatureEmbedding
-from .masked_attention import EnergyForm, MaskedAttentionReconstruction
-from .statistics import FeatureStatistics
-
-
-class Fusion(StrEnum):
-    """Which parts of the multimodal fusion are in place, for the paper's ablation."""
-
-    NONE = "none"
-    """No reconstruction; the teacher adds the two modalities."""
-    MAR = "mar"
-    CMCA = "cmca"
-    BOTH = "both"
-
-
-class Distillation(StrEnum):
-    """Which students there are, for the paper's ablation."""
-
-    NONE = "none"
-    """None: the teacher alone."""
-    SHARED = "shared"
-    """One student for both modalities."""
-    PER_MODALITY = "per_modality"
-    """One student a modality."""
+from .detectors import ModalityEncoder, Student, Teacher
+from .head import DiscriminatorHead
+from .masked_attention import MaskedAttentionReconstruction
+from .options import Distillation, Encoder, Evidence, Fusion, Head, Students
 
 
 class MEMDModel(nn.Module):
@@ -49,82 +29,58 @@ class MEMDModel(nn.Module):
 
     Args:
         backbone: Feature extractor.
-        width: Hidden width of encoders, fusion and location logits.
-        fusion: Parts of the fusion that are in place.
-        fusion_layers: Number of cross attention layers.
-        fusion_heads: Number of attention heads.
-        mar_kernel_size: Kernel size ``k`` of the reconstruction.
-        mar_distance: Distance ``d`` of its kernels from the centre.
-        energy: Form of its SimAM attention.
-        residual: Whether the reconstruction is added to what it reconstructs.
-        distance_weight: See :class:`.DiscriminatorHead`.
-        contrast_weight: See :class:`.DiscriminatorHead`.
-        network_weight: See :class:`.DiscriminatorHead`.
-        image_weight: See :class:`.DiscriminatorHead`.
-        teacher_evidence: From what the teacher judges the image.
-        student_evidence: From what the students judge the image.
-        distillation: Which students there are.
+        encoder: Options of encoders and fusion.
+        head: Options of heads.
+        distillation: Options of the students.
         modality: Modality of the student that is called.
-        distils: Whether the students learn from the teacher.
     """
 
     def __init__(
         self,
         backbone: TimmFeatureExtractor,
-        width: int = 256,
-        fusion: Fusion | str = Fusion.BOTH,
-        fusion_layers: int = 2,
-        fusion_heads: int = 8,
-        mar_kernel_size: int = 1,
-        mar_distance: int = 1,
-        energy: EnergyForm | str = EnergyForm.SIMAM,
-        residual: bool = True,
-        distance_weight: float = 1.0,
-        contrast_weight: float = 0.5,
-        network_weight: float = 0.5,
-        image_weight: float = 0.25,
-        teacher_evidence: Evidence | str = Evidence.BACKBONE,
-        student_evidence: Evidence | str = Evidence.BACKBONE,
-        distillation: Distillation | str = Distillation.PER_MODALITY,
+        encoder: Encoder | None = None,
+        head: Head | None = None,
+        distillation: Distillation | None = None,
         modality: Modality | str = Modality.WLI,
-        distils: bool = True,
     ) -> None:
         super().__init__()
-        self.distils = distils
-        fusion, distillation = Fusion(fusion), Distillation(distillation)
+        encoder, head, distillation = encoder or Encoder(), head or Head(), distillation or Distillation()
+        self.distils = distillation.weight > 0
         self.embedding = FeatureEmbedding(backbone)
         self.modality = Modality(modality)
-        channels = self.embedding.channels
-        weights = distance_weight, contrast_weight, network_weight, image_weight
 
-        def encoder() -> ModalityEncoder:
+        def build_encoder() -> ModalityEncoder:
             reconstruction = (
-                MaskedAttentionReconstruction(width, mar_kernel_size, mar_distance, energy)
-                if fusion in {Fusion.MAR, Fusion.BOTH}
+                MaskedAttentionReconstruction(
+                    encoder.width, encoder.mar_kernel_size, encoder.mar_distance, encoder.energy
+                )
+                if encoder.fusion in {Fusion.MAR, Fusion.BOTH}
                 else None
             )
-            return ModalityEncoder(channels, width, reconstruction, residual)
+            return ModalityEncoder(self.embedding.channels, encoder.width, reconstruction, encoder.residual)
 
-        def head(evidence: Evidence, modalities: int) -> DiscriminatorHead:
+        def build_head(evidence: Evidence, modalities: int) -> DiscriminatorHead:
             if evidence is Evidence.ENCODING:
-                return DiscriminatorHead(width, width)
-            return DiscriminatorHead(width, channels, modalities, True, *weights)
+                return DiscriminatorHead(encoder.width, encoder.width)
+            return DiscriminatorHead(encoder.width, self.embedding.channels, modalities, True, head)
 
-        teacher_evidence, student_evidence = Evidence(teacher_evidence), Evidence(student_evidence)
+        encoders = {modality: build_encoder() for modality in Modality}
+        fusion = (
+            CrossModalFusion(encoder.width, encoder.fusion_layers, encoder.fusion_heads)
+            if encoder.fusion in {Fusion.CMCA, Fusion.BOTH}
+            else None
+        )
         self.teacher = Teacher(
-            {modality: encoder() for modality in Modality},
-            CrossModalFusion(width, fusion_layers, fusion_heads) if fusion in {Fusion.CMCA, Fusion.BOTH} else None,
-            head(teacher_evidence, len(Modality)),
-            teacher_evidence,
+            encoders, fusion, build_head(head.teacher_evidence, len(Modality)), head.teacher_evidence
         )
         self.students = nn.ModuleDict()
-        if distillation is not Distillation.NONE:
+        if distillation.students is not Students.NONE:
             for own in Modality:
-                shared = distillation is Distillation.SHARED and len(self.students) > 0
+                shared = distillation.students is Students.SHARED and len(self.students) > 0
                 self.students[own.value] = (
                     self.students[Modality.WLI.value]
                     if shared
-                    else Student(encoder(), head(student_evidence, 1), student_evidence)
+                    else Student(build_encoder(), build_head(head.student_evidence, 1), head.student_evidence)
                 )
         self._in_training: list[nn.Module] = []
 
@@ -152,6 +108,33 @@ class MEMDModel(nn.Module):
             self.student(modality).fit_statistics(
                 FeatureStatistics(*(torch.stack(x).mean(0) for x in zip(*own, strict=True)))
             )
+
+    def solve(self, stage: Stage, given: FeatureSet, noise: FeatureNoise, paired_targets: bool, options: Head) -> None:
+        """Solve for all of a stage that is not trained: statistics, discriminants and distances.
+
+        Args:
+            stage: The stage; the teacher comes first.
+            given: Training pairs.
+            noise: Noise on the features of negatives.
+            paired_targets: Whether the students learn from what the teacher makes of a pair.
+            options: Of these, shrinkage and ridge.
+        """
+        statistics, strength = given.statistics, (options.shrinkage, options.ridge)
+        if stage is Stage.TEACHER:
+            self.teacher.fit_statistics(statistics)
+            if self.teacher.evidence is Evidence.BACKBONE:
+                deviations = self.teacher.channel_deviations()
+                noisy = (pair.with_noise(noise, deviations) for pair in given.pairs())
+                negatives = ((pair.normal, pair.abnormal, pair.masks) for pair in noisy)
+                solve_teacher(self.teacher.head, given.normals(), negatives, statistics, *strength)
+        else:
+            self.fit_student_statistics(statistics)
+            if self.distils_evidence:
+                heads = {modality: self.student(modality).head for modality in Modality}
+                abnormal = (pair.abnormal for pair in given.pairs())
+                paired = paired_targets and given.registered
+                solve_students(heads, self.teacher.head, given.normals(), abnormal, statistics, paired, *strength)
+        fit_distances(self.heads(stage), given.normals(), statistics)
 
     def freeze_for(self, stage: Stage, train_backbone: bool = False) -> None:
         """Let gradients flow into what a stage trains, and keep all else as it is, statistics included.
@@ -191,7 +174,7 @@ class MEMDModel(nn.Module):
         Returns:
             Raw scores ``(B,)`` and maps ``(B, H, W)``, in log odds.
         """
-        return predict(self.student(self.modality)(self.embedding(images)), images.shape[-2:])
+        return self.student(self.modality).predict([self.embedding(images)], images.shape[-2:])
 
     def judge(self, branch: Branch, features: Features, size: torch.Size) -> InferenceBatch:
         """What a detector makes of features that are at hand.
@@ -202,26 +185,9 @@ class MEMDModel(nn.Module):
             size: Height and width of the map.
 
         Returns:
-            See :func:`predict`.
+            See :func:`.predict`.
         """
         if branch is Branch.TEACHER:
-            return predict(self.teacher(features).logits, size)
+            return self.teacher.predict([features[modality] for modality in Modality], size)
         modality = Modality(branch.value)
-        return predict(self.student(modality)(features[modality]), size)
-
-
-def predict(logits: Logits, size: torch.Size) -> InferenceBatch:
-    """Turn logits into a score and a map.
-
-    Both are log odds of being abnormal; the map is brought to the size of the image.
-
-    Args:
-        logits: Logits of a student or the teacher, on both levels.
-        size: Height and width of the image.
-
-    Returns:
-        Raw scores ``(B,)`` and maps ``(B, H, W)``.
-    """
-    image, odds = (cast("torch.Tensor", part) for part in (logits.image, logits.odds))
-    anomaly_map = F.interpolate(odds, size, mode="bilinear", align_corners=False)[:, 0]
-    return InferenceBatch(pred_score=log_odds(image), anomaly_map=anomaly_map)
+        return self.student(modality).predict([features[modality]], size)

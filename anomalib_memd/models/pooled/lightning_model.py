@@ -14,19 +14,20 @@ from anomalib.pre_processing import PreProcessor
 from anomalib.visualization import Visualizer
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 
-from anomalib_memd.backbones import build_backbone
+from anomalib_memd.components.backbones import build_backbone
+from anomalib_memd.evaluation import EndoscopyMixin
 
 from .torch_model import Distance, PooledFeaturesModel
 
 
-class PooledFeatures(MemoryBankMixin, AnomalibModule):
+class PooledFeatures(EndoscopyMixin, MemoryBankMixin, AnomalibModule):
     """Nearest neighbours or Mahalanobis distance on globally pooled features of a frozen backbone.
 
     Args:
         backbone: Name of a timm model.
         layers: Its layers whose features are pooled.
         pre_trained: Whether the backbone has ImageNet weights.
-        backbone_weights: File with its weights, or ``package``, see :func:`~anomalib_memd.backbones.build_backbone`.
+        backbone_weights: File with its weights, or ``package``, see :func:`.build_backbone`.
         distance: Which distance.
         neighbours: Number of nearest neighbours.
         pre_processor: Pre-processor, or whether to have one.

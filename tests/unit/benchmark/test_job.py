@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from anomalib_memd.backbones import build_backbone
 from anomalib_memd.benchmark import job as jobs
 from anomalib_memd.benchmark.config import Method
 from anomalib_memd.benchmark.job import BenchmarkJob
 from anomalib_memd.benchmark.task import Task, run_folder
+from anomalib_memd.components.backbones import build_backbone
 
 
 def task(seed=0, **options):

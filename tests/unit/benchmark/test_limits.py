@@ -7,10 +7,10 @@ import pytest
 from lightning import Trainer
 from lightning.pytorch.demos.boring_classes import BoringModel
 
-from anomalib_memd.benchmark.commands import benchmark
 from anomalib_memd.benchmark.config import BenchmarkConfigError, Method
 from anomalib_memd.benchmark.limits import TrainingLimit, training_limit
 from anomalib_memd.benchmark.task import Task, run_folder
+from anomalib_memd.cli.benchmark import benchmark
 
 
 def test_a_job_may_train_as_long_as_another_method_did(tmp_path):

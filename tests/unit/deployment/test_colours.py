@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from anomalib_memd import SpectralNBI
+from anomalib_memd.data.colours import plain_modality
 from anomalib_memd.data.reading import read_image
-from anomalib_memd.deployment.colours import plain_modality
 from anomalib_memd.modality import Modality
 from tests.conftest import SHARED, needs_shared
 

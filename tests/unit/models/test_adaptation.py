@@ -7,9 +7,9 @@ import torch
 from anomalib.engine import Engine
 
 from anomalib_memd import MEMD, Branch
+from anomalib_memd.adaptation import NEGATIVES, adapt
 from anomalib_memd.cli import main
 from anomalib_memd.data.reading import ImageReadError
-from anomalib_memd.models.memd.adaptation import NEGATIVES, adapt
 from tests.conftest import small_memd, small_phantom
 
 
@@ -20,7 +20,7 @@ def trained(phantom_root, tmp_path_factory):
     torch.manual_seed(0)
     datamodule = small_phantom(phantom_root)
     engine = Engine(default_root_dir=path, accelerator="cpu", logger=False, enable_progress_bar=False)
-    engine.fit(small_memd(teacher_epochs=1, student_epochs=1, negatives=NEGATIVES), datamodule=datamodule)
+    engine.fit(small_memd(teacher_epochs=1, student_epochs=1, per_image=NEGATIVES), datamodule=datamodule)
     for modality in ("wli", "nbi"):
         for file in (datamodule.folder / modality).rglob("*train-*"):
             (path / modality).mkdir(exist_ok=True)

@@ -13,8 +13,8 @@ from anomalib.deploy import CompressionType, OpenVINOInferencer, TorchInferencer
 from anomalib_memd import MEMD
 from anomalib_memd.deployment import AS_EXPORTED
 from anomalib_memd.deployment.metadata import ModelFileError, read_metadata
+from anomalib_memd.deployment.quantisation import after_embedding, calibration_images
 from anomalib_memd.modality import Branch, Modality
-from anomalib_memd.models.memd.calibration import after_embedding, calibration_images
 from tests.conftest import deployable_memd, small_memd, small_phantom
 
 SIZE = (48, 40)

@@ -8,18 +8,23 @@ from hypothesis import strategies as st
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import Ridge
 
-from anomalib_memd.backbones import build_backbone
-from anomalib_memd.modality import Modality
-from anomalib_memd.models.memd.discriminant import (
+from anomalib_memd.components.backbones import build_backbone
+from anomalib_memd.components.discriminant import (
     image_discriminant,
     location_discriminant,
     whitened,
     whitened_among_samples,
 )
-from anomalib_memd.models.memd.solution import fit_distances, solve_students, solve_teacher
-from anomalib_memd.models.memd.statistics import feature_statistics
+from anomalib_memd.components.solution import fit_distances, solve_students, solve_teacher
+from anomalib_memd.components.statistics import feature_statistics
+from anomalib_memd.components.two_stage import Stage
+from anomalib_memd.modality import Modality
 from anomalib_memd.models.memd.torch_model import MEMDModel
-from anomalib_memd.stage import Stage
+from tests.conftest import groups
+
+
+def heads_of(model):
+    return {modality: model.student(modality).head for modality in Modality}
 
 
 def correlated(count, channels, seed=0):
@@ -69,7 +74,7 @@ def test_image_discriminant_is_zero_half_way():
 @pytest.fixture(scope="module")
 def solved():
     """A model whose linear parts have been solved for on features in which lesions add to some channels."""
-    model = MEMDModel(build_backbone("resnet18", ["layer1"], pre_trained=False), width=16)
+    model = MEMDModel(build_backbone("resnet18", ["layer1"], pre_trained=False), **groups(width=16))
     channels = model.embedding.channels
     random = torch.Generator().manual_seed(0)
     wli = torch.randn(60, channels, 6, 6, generator=random)
@@ -81,7 +86,9 @@ def solved():
     abnormal = {m: x + mask[:, None] * change[:, None, None] for m, x in normal.items()}
     statistics = {m: feature_statistics([x]) for m, x in normal.items()}
     model.teacher.fit_statistics(statistics)
-    solve_teacher(model.teacher, [normal], [(normal, abnormal, dict.fromkeys(Modality, mask))], statistics, 0.0, 1.0)
+    solve_teacher(
+        model.teacher.head, [normal], [(normal, abnormal, dict.fromkeys(Modality, mask))], statistics, 0.0, 1.0
+    )
     model.fit_student_statistics(statistics)
     return model, normal, abnormal, mask.bool(), statistics
 
@@ -100,7 +107,9 @@ def test_teacher_tells_lesions_apart_without_training(solved):
 def test_students_predict_the_teacher_by_least_squares(solved):
     """Up to their scale: both levels are in units of their deviation over normal images."""
     model, normal, abnormal, _, statistics = solved
-    solve_students(model, [normal], [abnormal], statistics, True, shrinkage=0.0, ridge=1.0)
+    solve_students(
+        heads_of(model), model.teacher.head, [normal], [abnormal], statistics, True, shrinkage=0.0, ridge=1.0
+    )
     with torch.no_grad():
         odds = model.teacher.head.discriminate(list(normal.values())).flatten()
         for modality in Modality:
@@ -120,7 +129,9 @@ def test_students_predict_the_teacher_by_least_squares(solved):
 def test_without_partners_the_teacher_sees_one_image_twice(solved):
     model, normal, abnormal, _, statistics = solved
     twice = {m: [model.teacher.head.discriminate([normal[m]] * 2)] for m in Modality}
-    solve_students(model, [normal], [abnormal], statistics, False, shrinkage=0.0, ridge=1.0)
+    solve_students(
+        heads_of(model), model.teacher.head, [normal], [abnormal], statistics, False, shrinkage=0.0, ridge=1.0
+    )
     for modality in Modality:
         # The teacher's log odds are linear in the one image, so the student's are the same.
         found = model.student(modality).head.discriminate([normal[modality]])
@@ -148,7 +159,7 @@ def test_distances_are_fitted_to_the_features_of_their_modality(solved):
 
 
 def test_a_shared_student_measures_by_both_modalities():
-    model = MEMDModel(build_backbone("resnet18", ["layer1"], pre_trained=False), width=16, distillation="shared")
+    model = MEMDModel(build_backbone("resnet18", ["layer1"], pre_trained=False), **groups(width=16, students="shared"))
     shape = (20, model.embedding.channels, 4, 4)
     normal = {m: 5 * i + torch.randn(shape) for i, m in enumerate(Modality)}
     statistics = {m: feature_statistics([x]) for m, x in normal.items()}

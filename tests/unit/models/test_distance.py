@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from sklearn.covariance import EmpiricalCovariance
 from sklearn.decomposition import PCA
 
-from anomalib_memd.models.memd.distance import NormalDistance
+from anomalib_memd.components.distance import NormalDistance
 
 
 def correlated(count, channels, seed=0):

@@ -7,8 +7,8 @@ from anomalib.data import ImageBatch, InferenceBatch
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from anomalib_memd import Branch, PairedImageBatch, PairedImageItem
-from anomalib_memd.models.memd.evaluator import AveragePrecision, MultimodalEvaluator
-from anomalib_memd.models.memd.visualizer import MultimodalVisualizer
+from anomalib_memd.evaluation.evaluator import AveragePrecision, MultimodalEvaluator
+from anomalib_memd.evaluation.visualizer import MultimodalVisualizer
 
 
 def random_batch(size=12):

@@ -7,12 +7,11 @@ import pytest
 import torch
 from torchvision.transforms.v2 import Normalize
 
-from anomalib_memd.backbones import build_backbone
+from anomalib_memd.components.backbones import build_backbone
+from anomalib_memd.components.embedding import FeatureEmbedding
+from anomalib_memd.components.feature_cache import FeatureCache, shrink
+from anomalib_memd.components.negatives import ImageSynthesis, NegativePool
 from anomalib_memd.modality import Modality
-from anomalib_memd.models.memd.embedding import FeatureEmbedding
-from anomalib_memd.models.memd.feature_cache import FeatureCache, shrink
-from anomalib_memd.models.memd.negatives import NegativePool
-from anomalib_memd.models.memd.synthesis import ImageSynthesis
 from tests.conftest import small_phantom
 
 NORMALIZE = Normalize([0.4] * 3, [0.2] * 3)

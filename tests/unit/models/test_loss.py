@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch.distributions import Categorical, kl_divergence
 
 from anomalib_memd.modality import Modality
-from anomalib_memd.models.memd.discriminator import Logits
+from anomalib_memd.models.memd.head import Logits
 from anomalib_memd.models.memd.loss import DiscriminatorLoss, DistillationLoss, GlobalCosineLoss, ModalityTemperature
 
 

@@ -7,15 +7,17 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
-from anomalib_memd.backbones import BackboneError, build_backbone
+from anomalib_memd.components.backbones import BackboneError, build_backbone
+from anomalib_memd.components.embedding import FeatureEmbedding
+from anomalib_memd.components.statistics import ChannelStandardization, feature_statistics, global_statistics
+from anomalib_memd.components.two_stage import Stage
 from anomalib_memd.modality import Modality
-from anomalib_memd.models.memd.branches import ModalityEncoder
-from anomalib_memd.models.memd.discriminator import DiscriminatorHead, Logits
-from anomalib_memd.models.memd.embedding import FeatureEmbedding
+from anomalib_memd.models.memd.detectors import ModalityEncoder
+from anomalib_memd.models.memd.head import DiscriminatorHead, Logits, predict
 from anomalib_memd.models.memd.masked_attention import MaskedAttentionReconstruction
-from anomalib_memd.models.memd.statistics import ChannelStandardization, feature_statistics, global_statistics
-from anomalib_memd.models.memd.torch_model import MEMDModel, predict
-from anomalib_memd.stage import Stage
+from anomalib_memd.models.memd.options import Head
+from anomalib_memd.models.memd.torch_model import MEMDModel
+from tests.conftest import groups
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +26,7 @@ def backbone():
 
 
 def build(backbone, **options):
-    return MEMDModel(backbone, width=16, **options)
+    return MEMDModel(backbone, **groups(width=16, **options))
 
 
 def test_embedding_is_that_of_the_backbone(backbone):
@@ -60,7 +62,13 @@ def test_head_without_discriminant_takes_locations_from_the_network_alone():
 @pytest.mark.parametrize(("network_weight", "image_weight"), [(0.0, 0.0), (0.6, 0.0), (0.6, 0.3)])
 def test_head_adds_all_evidence(weight, contrast_weight, network_weight, image_weight):
     features, evidence = torch.randn(3, 4, 5, 6), [torch.randn(3, 2, 5, 6), torch.randn(3, 2, 5, 6)]
-    head = DiscriminatorHead(4, 2, 2, True, weight, contrast_weight, network_weight, image_weight)
+    weights = {
+        "distance_weight": weight,
+        "contrast_weight": contrast_weight,
+        "network_weight": network_weight,
+        "image_weight": image_weight,
+    }
+    head = DiscriminatorHead(4, 2, 2, True, Head(**weights))
     nn.init.normal_(head.discriminant.weight)
     nn.init.normal_(head.discriminant.bias)
     nn.init.normal_(head.image.weight)
@@ -122,10 +130,10 @@ def test_fusion_switches_exactly_its_parts(backbone, fusion):
 
 
 def test_distillation_switches_the_students(backbone):
-    assert len(build(backbone, distillation="none").students) == 0
-    shared = build(backbone, distillation="shared")
+    assert len(build(backbone, students="none").students) == 0
+    shared = build(backbone, students="shared")
     assert shared.student(Modality.WLI) is shared.student(Modality.NBI)
-    own = build(backbone, distillation="per_modality")
+    own = build(backbone, students="per_modality")
     assert own.student(Modality.WLI) is not own.student(Modality.NBI)
 
 

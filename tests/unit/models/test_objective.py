@@ -3,16 +3,17 @@
 import pytest
 import torch
 
-from anomalib_memd.backbones import build_backbone
+from anomalib_memd.components.backbones import build_backbone
+from anomalib_memd.components.negatives import FeatureNoise
+from anomalib_memd.components.training_features import Sample
+from anomalib_memd.components.two_stage import Stage
 from anomalib_memd.modality import Modality
-from anomalib_memd.models.memd.branches import Evidence
-from anomalib_memd.models.memd.discriminator import Logits
-from anomalib_memd.models.memd.loss import DiscriminatorLoss, ModalityTemperature
+from anomalib_memd.models.memd.head import Logits
+from anomalib_memd.models.memd.loss import DiscriminatorLoss
 from anomalib_memd.models.memd.objective import Objective
-from anomalib_memd.models.memd.synthesis import FeatureNoise
+from anomalib_memd.models.memd.options import Evidence
 from anomalib_memd.models.memd.torch_model import MEMDModel
-from anomalib_memd.models.memd.training_features import Sample
-from anomalib_memd.stage import Stage
+from tests.conftest import groups
 
 
 @pytest.fixture(scope="module", params=list(Evidence))
@@ -21,7 +22,7 @@ def model(request):
     torch.manual_seed(0)
     backbone = build_backbone("resnet18", ["layer2"], pre_trained=False)
     evidence = {"teacher_evidence": request.param, "student_evidence": request.param}
-    return MEMDModel(backbone, width=16, **evidence).eval()
+    return MEMDModel(backbone, **groups(width=16, **evidence)).eval()
 
 
 def learned(model, logits):
@@ -38,17 +39,7 @@ def sample_of(model, abnormal_seed=1, registered=True):
 
 
 def objective(**options):
-    arguments = {
-        "cosine_weight": 1.0,
-        "global_distance": "cosine",
-        "distillation_weight": 1.0,
-        "kl_direction": "teacher_target",
-        "temperature": ModalityTemperature(),
-        "feature_noise": FeatureNoise(0.0),
-        "student_noise": FeatureNoise(0.5),
-        "modality_dropout": 0.0,
-    }
-    return Objective(**(arguments | options))
+    return Objective(**groups(**({"weight": 1.0, "modality_dropout": 0.0} | options)))
 
 
 def student_losses(objective, model, sample):
@@ -66,7 +57,7 @@ def test_lesions_reach_students_with_noise_of_their_own_through_the_teacher_alon
 
 def test_students_without_noise_learn_from_the_teachers_negatives(model):
     sample = sample_of(model)
-    losses = student_losses(objective(student_noise=FeatureNoise(0.0)), model, sample)
+    losses = student_losses(objective(student_noise=0.0), model, sample)
     for modality in Modality:
         features = torch.cat([sample.normal[modality], sample.abnormal[modality]])
         masks = torch.cat([torch.zeros(3, 4, 4), sample.masks[modality]])
@@ -77,7 +68,7 @@ def test_students_without_noise_learn_from_the_teachers_negatives(model):
 
 def test_the_students_own_loss_is_that_of_normal_and_noisy_features(model):
     sample, noise = sample_of(model), FeatureNoise(0.5)
-    losses = student_losses(objective(student_noise=noise), model, sample)
+    losses = student_losses(objective(student_noise=noise.std), model, sample)
     torch.manual_seed(0)
     deviations = {m: model.student(m).encoder.standardize.std for m in Modality}
     noisy = sample.noisy(noise, deviations)
@@ -92,7 +83,7 @@ def test_the_students_own_loss_is_that_of_normal_and_noisy_features(model):
 def test_without_distillation_the_teacher_is_not_asked(model):
     calls = []
     hook = model.teacher.register_forward_hook(lambda *_: calls.append(1))
-    losses = student_losses(objective(distillation_weight=0.0), model, sample_of(model))
+    losses = student_losses(objective(weight=0.0), model, sample_of(model))
     assert not calls
     assert set(losses) == {"loss", "wli_discrimination_loss", "nbi_discrimination_loss"}
     student_losses(objective(), model, sample_of(model))
@@ -103,7 +94,7 @@ def test_without_distillation_the_teacher_is_not_asked(model):
 
 
 def test_the_total_is_the_sum_of_its_weighed_parts(model):
-    losses = student_losses(objective(distillation_weight=7.0), model, sample_of(model))
+    losses = student_losses(objective(weight=7.0), model, sample_of(model))
     parts = (losses[f"{m.value}_discrimination_loss"] + 7.0 * losses[f"{m.value}_distillation_loss"] for m in Modality)
     torch.testing.assert_close(losses["loss"], sum(parts))
     losses = objective(cosine_weight=3.0).teacher_losses(model, sample_of(model))

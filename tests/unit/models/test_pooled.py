@@ -6,7 +6,7 @@ from sklearn.covariance import LedoitWolf
 from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import StandardScaler
 
-from anomalib_memd.backbones import build_backbone
+from anomalib_memd.components.backbones import build_backbone
 from anomalib_memd.models.pooled import PooledFeaturesModel
 
 

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision.transforms.v2.functional import resize
 
-from anomalib_memd.models.memd.resize import AntialiasedResize
+from anomalib_memd.components.resize import AntialiasedResize
 
 SIZES = st.integers(2, 90)
 

@@ -3,10 +3,9 @@
 import pytest
 import torch
 
+from anomalib_memd.components.negatives import KINDS, FeatureNoise, ImageSynthesis, field_of_view, synthesise
 from anomalib_memd.data.tissue import render
 from anomalib_memd.modality import Modality
-from anomalib_memd.models.memd.negatives import synthesise
-from anomalib_memd.models.memd.synthesis import FeatureNoise, ImageSynthesis, SynthesisKind, field_of_view
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +26,7 @@ def test_changes_both_modalities_in_the_same_place(kind, pairs):
             assert difference[mask > 0].mean() > 5 * difference[mask == 0].mean()
 
 
-@pytest.mark.parametrize("kind", list(SynthesisKind))
+@pytest.mark.parametrize("kind", list(KINDS))
 def test_is_a_function_of_the_seed(kind, pairs):
     torch.manual_seed(1)
     first, first_mask = ImageSynthesis(kind)(pairs[0], pairs[1], 7)

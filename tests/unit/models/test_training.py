@@ -11,9 +11,7 @@ from torchvision.transforms.v2 import RandomHorizontalFlip
 
 import anomalib_memd.data.dataset
 from anomalib_memd import MEMD, Branch, Kvasir, Modality, PairedImageBatch
-from anomalib_memd.callbacks import TwoStageTraining
-from anomalib_memd.callbacks.two_stage import warmup_and_decay
-from anomalib_memd.stage import Stage
+from anomalib_memd.components.two_stage import Stage, TwoStageTraining, warmup_and_decay
 from tests.conftest import small_memd, small_phantom
 
 QUIET = {"accelerator": "cpu", "logger": False, "enable_progress_bar": False, "enable_model_summary": False}
@@ -158,10 +156,10 @@ def test_unpaired_second_stage(phantom_root, tmp_path):
 @pytest.mark.parametrize(
     "options",
     [
-        {"synthesis": "noise", "feature_noise": 0.5, "teacher_evidence": "encoding", "student_evidence": "encoding"},
-        {"synthesis": "noise", "feature_noise": 0.5},
-        {"synthesis": "perlin", "energy": "paper", "kl_direction": "student_target", "residual": False},
-        {"synthesis": "paste", "distillation": "shared", "global_distance": "huber"},
+        {"kind": "noise", "feature_noise": 0.5, "teacher_evidence": "encoding", "student_evidence": "encoding"},
+        {"kind": "noise", "feature_noise": 0.5},
+        {"kind": "perlin", "energy": "paper", "kl_direction": "student_target", "residual": False},
+        {"kind": "paste", "students": "shared", "global_distance": "huber"},
         {"fusion": "none", "adaptive_temperature": False, "distance_weight": 0.0},
         {"freeze_backbone": False, "teacher_epochs": 1, "student_epochs": 1},
         {"cache": False},
@@ -180,7 +178,7 @@ def test_options_train(phantom_root, tmp_path, options):
 
 def test_teacher_alone(phantom_root, tmp_path):
     engine = Engine(default_root_dir=tmp_path, **QUIET)
-    (metrics,) = engine.train(build(distillation="none"), datamodule=small_phantom(phantom_root))
+    (metrics,) = engine.train(build(students="none"), datamodule=small_phantom(phantom_root))
     assert "teacher_image_AUROC" in metrics
     assert not any(name.startswith(("wli", "nbi")) for name in metrics)
 
@@ -200,7 +198,7 @@ def test_single_image_batches_train(phantom_root, tmp_path):
 
 
 def test_loss_that_turns_nan_stops_with_stage_and_step(phantom_root, tmp_path):
-    with pytest.raises(FloatingPointError, match=r"teacher stage, epoch 1, step 1 .*lower learning_rate"):
+    with pytest.raises(FloatingPointError, match=r"stage teacher, epoch 1, step 1, .*lower learning_rate"):
         fit(build(cosine_weight=float("nan")), small_phantom(phantom_root), tmp_path)
 
 

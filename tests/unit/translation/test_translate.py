@@ -10,8 +10,8 @@ from lightning.pytorch import Trainer
 from PIL import Image
 
 from anomalib_memd import Kvasir, LearnedNBI, SpectralNBI, WtNGAN
-from anomalib_memd.backbones import build_backbone
 from anomalib_memd.cli import main
+from anomalib_memd.components.backbones import build_backbone
 from anomalib_memd.data.reading import read_image
 from anomalib_memd.translation.translate import save_image
 

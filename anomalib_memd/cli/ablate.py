@@ -1,0 +1,30 @@
+"""The command that trains and tests variants of MEMD."""
+
+from pathlib import Path
+
+from anomalib_memd.benchmark.config import load_config
+
+from .benchmark import run_jobs
+
+
+def ablate(
+    config: Path = Path("configs/ablation.yaml"),
+    output: Path = Path("results/ablation"),
+    root: Path = Path("datasets"),
+    quick: bool = False,
+    methods: list[str] | None = None,
+    datasets: list[str] | None = None,
+    seeds: list[int] | None = None,
+) -> None:
+    """Train and test variants of MEMD that differ in one argument each, and print the tables.
+
+    Args:
+        config: Configuration, see configs/ablation.yaml.
+        output: Folder of scores, tables and kept features.
+        root: Folder of the data sets.
+        quick: Run the short version that the section 'quick' of the configuration describes.
+        methods: Names of the variants to run, and with them those that they need; all if not given.
+        datasets: Names of the data sets to run on; all if not given.
+        seeds: Seeds, instead of those of the configuration.
+    """
+    run_jobs(load_config(config, root, quick, methods, datasets, seeds), output, ablation=True)

@@ -1,0 +1,91 @@
+"""The console script ``anomalib-memd``: what anomalib's own command line has no place for."""
+
+import inspect
+import re
+import sys
+import warnings
+from collections.abc import Callable
+
+from jsonargparse import ActionYesNo, ArgumentParser
+from lightning.pytorch.cli import LightningCLI
+
+from anomalib_memd import UnpairedImages, WtNGAN
+from anomalib_memd.adaptation import adapt
+from anomalib_memd.memory import keep_freed_memory
+from anomalib_memd.translation.comparison import compare_translations
+from anomalib_memd.translation.fitting import fit_spectral
+from anomalib_memd.translation.translate import translate
+
+from .ablate import ablate
+from .benchmark import benchmark
+from .check import check
+from .configs import configs
+from .export import export
+from .report import report
+
+COMMANDS = {
+    command.__name__.replace("_", "-"): command
+    for command in (
+        configs,
+        benchmark,
+        ablate,
+        report,
+        check,
+        adapt,
+        export,
+        translate,
+        fit_spectral,
+        compare_translations,
+    )
+}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run a command; errors of the user end it with their message.
+
+    Args:
+        arguments: Command line; that of the process if ``None``.
+    """
+    keep_freed_memory()
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments[:1] == ["wtngan"]:
+        warnings.filterwarnings("ignore", "LightningCLI's args parameter")
+        LightningCLI(WtNGAN, UnpairedImages, args=arguments[1:])
+        return
+    parser = ArgumentParser(
+        prog="anomalib-memd",
+        description="Measure, adapt and export MEMD; look after its data. "
+        "'anomalib-memd wtngan' is the Lightning command line that trains the learned translation.",
+    )
+    subcommands = parser.add_subcommands()
+    for name, command in COMMANDS.items():
+        summary = inspect.getdoc(command).split("\n\n", maxsplit=1)[0]
+        own = ArgumentParser(description=summary)
+        switches = [p for p in inspect.signature(command).parameters.values() if p.annotation is bool]
+        own.add_function_arguments(command, skip={switch.name for switch in switches}, sub_configs=True)
+        for switch in switches:
+            own.add_argument(
+                f"--{switch.name}",
+                action=ActionYesNo(no_prefix=None),
+                default=switch.default,
+                help=_help(command, switch.name),
+            )
+        subcommands.add_subcommand(name, own, help=summary)
+    chosen = parser.parse_args(arguments)
+    try:
+        chosen = parser.instantiate_classes(chosen)
+        result = COMMANDS[chosen.subcommand](**chosen[chosen.subcommand])
+        if result is not None:
+            print(result.to_string(index=False))  # noqa: T201
+    except (ValueError, OSError, RuntimeError) as error:
+        sys.exit(f"anomalib-memd: {error}")
+
+
+def _help(command: Callable, argument: str) -> str:
+    """What the docstring of a command says of an argument."""
+    found = re.search(rf"^\s*{argument}: (.+)$", inspect.getdoc(command) or "", re.MULTILINE)
+    return found.group(1) if found else ""
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,225 @@
+"""Solve for what needs no training: the teacher by negatives, the students by the teacher, distances by normals."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+from anomalib_memd.modality import Modality
+
+from .discriminant import (
+    Discriminant,
+    image_discriminant,
+    location_discriminant,
+    whitened,
+    whitened_among_samples,
+)
+from .embedding import Features
+from .statistics import FeatureStatistics
+
+
+class LinearHead(Protocol):
+    """A head whose log odds are linear in evidence, which is solved for; see :class:`.DiscriminatorHead`."""
+
+    location_distances: nn.ModuleList
+    image_distances: nn.ModuleList
+
+    def weigh(self, evidence: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Global statistics ``(B, N)`` of the evidence, in which the log odds of the image are linear."""
+
+    def split(self, weighed: torch.Tensor) -> Sequence[torch.Tensor]:
+        """These statistics, map by map of the evidence."""
+
+    def discriminate(self, evidence: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Log odds of locations, ``(B, 1, H, W)``."""
+
+    def margin(self, weighed: torch.Tensor) -> torch.Tensor:
+        """Log odds of the image, ``(B,)``."""
+
+    def set_location_discriminant(self, solution: Discriminant) -> None:
+        """Take over what log odds of locations are."""
+
+    def set_image_discriminant(self, solution: Discriminant) -> None:
+        """Take over what log odds of the image are."""
+
+
+@torch.no_grad()
+def solve_teacher(
+    teacher: LinearHead,
+    normals: Iterable[Features],
+    negatives: Iterable[tuple[Features, Features, Features]],
+    statistics: Mapping[Modality, FeatureStatistics],
+    shrinkage: float,
+    ridge: float,
+) -> None:
+    """Solve for what is linear in the backbone features of the teacher, which no step of training changes.
+
+    Both levels have the mean of the log odds that each modality has by itself: together they would tell a
+    negative by what drawing does to one image and not to the other.
+
+    Args:
+        teacher: Head of the teacher, its statistics in place.
+        normals: Batches of features of all normal pairs.
+        negatives: Batches of features of normal pairs, of negatives made of them, each ``(B, C, H, W)``, and
+            of the abnormal fraction of each location, ``(B, H, W)``: those above a half show what an abnormal
+            place is.
+        statistics: Of the normal features of each modality.
+        shrinkage: See :func:`~.discriminant.location_discriminant`.
+        ridge: See :func:`~.discriminant.image_discriminant`.
+    """
+    normal = torch.cat([teacher.weigh(list(features.values())) for features in normals])
+    change, covered = dict.fromkeys(Modality, torch.zeros((), device=normal.device)), 0
+    abnormal, images = torch.zeros_like(normal[0]), 0
+    for before, after, masks in negatives:
+        abnormal += teacher.weigh(list(after.values())).sum(0)
+        images += len(after[Modality.WLI])
+        for modality in Modality:
+            inside = masks[modality] > 0.5
+            difference = (after[modality] - before[modality]).movedim(1, -1)[inside]
+            change[modality] = change[modality] + difference.float().sum(0)
+            covered += len(difference)
+    covered = max(1, covered // len(Modality))
+    solutions = []
+    for modality in Modality:
+        covariance, mean = (x.to(normal.device) for x in (statistics[modality].covariance, statistics[modality].mean))
+        solutions.append(location_discriminant(covariance, mean, change[modality] / covered, shrinkage))
+    teacher.set_location_discriminant(_mean(solutions))
+    # The head sees statistics of unit length; the ridge is meant for statistics of unit deviation.
+    ridge, change_of_image = ridge / normal.shape[1], abnormal / images - normal.mean(0)
+    parts = zip(normal.chunk(2, dim=1), change_of_image.chunk(2), strict=True)
+    teacher.set_image_discriminant(_mean([image_discriminant(*part, ridge) for part in parts]))
+
+
+@torch.no_grad()
+def solve_students(
+    students: Mapping[Modality, LinearHead],
+    teacher: LinearHead,
+    normals: Iterable[Features],
+    negatives: Iterable[Features],
+    statistics: Mapping[Modality, FeatureStatistics],
+    registered: bool,
+    shrinkage: float,
+    ridge: float,
+) -> None:
+    """Distil what is linear in backbone features: each student predicts the teacher's from its own modality.
+
+    That is the least squares solution over the locations of normal images, and over normal images and
+    negatives. Without partners the teacher sees the one image in both inputs.
+
+    Args:
+        students: Head of each student, its statistics in place; one head may serve both.
+        teacher: Head of the teacher, solved for.
+        normals: Batches of features of normal images.
+        negatives: Batches of features of negatives made of them.
+        statistics: Of the normal features.
+        registered: Whether the two modalities show the same tissue.
+        shrinkage: See :func:`~.discriminant.location_discriminant`.
+        ridge: See :func:`~.discriminant.image_discriminant`.
+    """
+    fits = {m: _LinearDistillation(students[m], teacher, statistics[m].mean) for m in Modality}
+    for batches, are_normal in ((normals, True), (negatives, False)):
+        for features in batches:
+            for modality, fit in fits.items():
+                given = [features[other if registered else modality] for other in Modality]
+                fit.take_in_images(features[modality], given)
+                if are_normal:
+                    fit.take_in_locations(features[modality], given)
+    solutions = {m: fit.solve(statistics[m].covariance, shrinkage, ridge) for m, fit in fits.items()}
+    if students[Modality.WLI] is students[Modality.NBI]:
+        both = zip(*solutions.values(), strict=True)
+        solution = [Discriminant(*(torch.stack(x).mean(0) for x in zip(*pair, strict=True))) for pair in both]
+        solutions = dict.fromkeys(Modality, solution)
+    for modality, (location, image) in solutions.items():
+        students[modality].set_location_discriminant(location)
+        students[modality].set_image_discriminant(image)
+
+
+@torch.no_grad()
+def fit_distances(
+    heads: Iterable[tuple[LinearHead, Sequence[Modality]]],
+    normals: Iterable[Features],
+    statistics: Mapping[Modality, FeatureStatistics],
+) -> None:
+    """Fit to normal images what measures how far features are from normal ones.
+
+    Args:
+        heads: Heads, and the modalities of the evidence of each; one that is named twice serves both modalities.
+        normals: Batches of features of all normal images.
+        statistics: Of these features.
+    """
+    heads = [(head, modalities) for head, modalities in heads if head.location_distances]
+    moments: dict[Any, list[FeatureStatistics]] = defaultdict(list)
+    locations: dict[Any, list[torch.Tensor]] = defaultdict(list)
+    images: dict[Any, list[torch.Tensor]] = defaultdict(list)
+    for head, modalities in heads:
+        for distance, modality in zip(head.location_distances, modalities, strict=True):
+            moments[distance].append(statistics[modality])
+    for distance, own in moments.items():
+        mean, covariance = (torch.stack(x).mean(0) for x in zip(*((s.mean, s.covariance) for s in own), strict=True))
+        distance.fit_covariance(mean, covariance)
+    for features in normals:
+        for head, modalities in heads:
+            evidence = [features[modality] for modality in modalities]
+            for distance, part in zip(head.location_distances, evidence, strict=True):
+                locations[distance].append(distance.distance(part).flatten())
+            for distance, part in zip(head.image_distances, head.split(head.weigh(evidence)), strict=True):
+                images[distance].append(part)
+    for distance, found in locations.items():
+        distance.fit_scale(torch.cat(found))
+    for distance, samples in images.items():
+        distance.fit_samples(torch.cat(samples))
+
+
+def _mean(solutions: Sequence[Discriminant]) -> Discriminant:
+    """The mean of the log odds that each solution has on its own part of a vector."""
+    return Discriminant(
+        torch.cat([solution.weight for solution in solutions]) / len(solutions),
+        torch.stack([solution.bias for solution in solutions]).mean(),
+    )
+
+
+class _LinearDistillation:
+    """Least squares prediction of a teacher's linear log odds by a student's evidence.
+
+    Args:
+        student: Head of the student.
+        teacher: Head of the teacher.
+        mean: Mean of the student's evidence, ``(C,)``.
+    """
+
+    def __init__(self, student: LinearHead, teacher: LinearHead, mean: torch.Tensor) -> None:
+        self.student, self.teacher, self.mean = student, teacher, mean
+        self.product, self.total, self.count = torch.zeros_like(mean), 0.0, 0
+        self.normal_images = 0
+        self.statistics: list[torch.Tensor] = []
+        self.targets: list[torch.Tensor] = []
+
+    def take_in_locations(self, features: torch.Tensor, given: Sequence[torch.Tensor]) -> None:
+        """Take in the student's features of some images ``(B, C, H, W)``, and those that the teacher is given."""
+        self.mean, self.product = self.mean.to(features.device), self.product.to(features.device)
+        odds = self.teacher.discriminate(given)[:, 0]
+        self.normal_images += len(odds)
+        self.product += torch.einsum("bchw,bhw->c", features.float() - self.mean[:, None, None], odds)
+        self.total += float(odds.sum())
+        self.count += odds.numel()
+
+    def take_in_images(self, features: torch.Tensor, given: Sequence[torch.Tensor]) -> None:
+        """The same for the level of images."""
+        self.statistics.append(self.student.weigh([features]))
+        self.targets.append(self.teacher.margin(self.teacher.weigh(given)))
+
+    def solve(self, covariance: torch.Tensor, shrinkage: float, ridge: float) -> tuple[Discriminant, Discriminant]:
+        """The student's log odds of a location and of the image, in units of their deviation over normal ones."""
+        covariance = covariance.to(self.product.device)
+        weight = whitened(covariance, self.product / self.count, shrinkage)
+        location = Discriminant(weight, self.total / self.count - weight @ self.mean)
+        statistics, targets = torch.cat(self.statistics), torch.cat(self.targets)
+        centred = statistics - statistics.mean(0)
+        weight = whitened_among_samples(centred, targets @ centred / len(targets), ridge / statistics.shape[1])
+        image = Discriminant(weight, targets.mean() - weight @ statistics.mean(0))
+        normal = statistics[: self.normal_images] @ weight
+        return location.scaled((location.weight @ covariance @ location.weight).sqrt()), image.scaled(
+            normal.std(correction=0)
+        )

@@ -1,0 +1,259 @@
+"""The options of MEMD in groups. Each default stands here and nowhere else."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, is_dataclass
+from enum import Enum, StrEnum
+from pathlib import Path
+from typing import Any, TypeVar
+
+from anomalib_memd.components.negatives import KINDS
+
+
+class Fusion(StrEnum):
+    """Which parts of the multimodal fusion are in place, for the paper's ablation."""
+
+    NONE = "none"
+    """No reconstruction; the teacher adds the two modalities."""
+    MAR = "mar"
+    CMCA = "cmca"
+    BOTH = "both"
+
+
+class Evidence(StrEnum):
+    """From whose global statistics a head judges the image."""
+
+    ENCODING = "encoding"
+    """Those of what it judges locations from: the encoding, or the teacher's fusion."""
+    BACKBONE = "backbone"
+    """Those of the backbone features; the teacher's are of both modalities."""
+
+
+class Students(StrEnum):
+    """Which students there are, for the paper's ablation."""
+
+    NONE = "none"
+    """None: the teacher alone."""
+    SHARED = "shared"
+    """One student for both modalities."""
+    PER_MODALITY = "per_modality"
+    """One student a modality."""
+
+
+class EnergyForm(StrEnum):
+    """How SimAM turns its energy into attention."""
+
+    SIMAM = "simam"
+    """``sigmoid(E)``: ``E`` below is SimAM's inverse energy, as its authors define it."""
+    PAPER = "paper"
+    """``sigmoid(1 / E)``: MEMD's equation 4 to the letter."""
+
+
+class KLDirection(StrEnum):
+    """Which distribution of the distillation loss is the target."""
+
+    TEACHER_TARGET = "teacher_target"
+    """``KL(teacher || student)``, the usual direction."""
+    STUDENT_TARGET = "student_target"
+    """``KL(student || teacher)``, the paper's order of arguments."""
+
+
+class GlobalDistance(StrEnum):
+    """Distance between globally pooled features in the global loss."""
+
+    COSINE = "cosine"
+    MSE = "mse"
+    MAE = "mae"
+    HUBER = "huber"
+
+
+class _Options:
+    """Takes choices by their names, and lists for tuples, as files give them."""
+
+    def __post_init__(self) -> None:
+        for field in fields(self):  # type: ignore[arg-type]
+            value = getattr(self, field.name)
+            if isinstance(field.type, type) and issubclass(field.type, Enum):
+                object.__setattr__(self, field.name, field.type(value))
+            elif isinstance(value, list):
+                object.__setattr__(self, field.name, tuple(value))
+
+
+@dataclass(frozen=True)
+class Encoder(_Options):
+    """From backbone features to what is fused and judged.
+
+    Args:
+        width: Hidden width of encoders, fusion and location logits, in channels.
+        fusion: Parts of the multimodal fusion that are in place: none, mar, cmca or both.
+        fusion_layers: Number of cross attention layers.
+        fusion_heads: Number of attention heads; divides ``width``.
+        mar_kernel_size: Kernel size ``k`` of the masked attention reconstruction.
+        mar_distance: Distance ``d`` of its kernels from the masked centre, in cells.
+        energy: Form of its SimAM attention: simam or paper.
+        residual: Whether the reconstruction is added to what it reconstructs.
+    """
+
+    width: int = 128
+    fusion: Fusion = Fusion.BOTH
+    fusion_layers: int = 2
+    fusion_heads: int = 8
+    mar_kernel_size: int = 1
+    mar_distance: int = 1
+    energy: EnergyForm = EnergyForm.SIMAM
+    residual: bool = True
+
+
+@dataclass(frozen=True)
+class Head(_Options):
+    """What a detector judges by, and with which weights. Weights count where the evidence is the backbone's.
+
+    Args:
+        teacher_evidence: From whose global statistics the teacher judges the image: backbone or encoding.
+        student_evidence: From whose global statistics the students judge the image.
+        distance_weight: Weight of the distance from normal features in the log odds of locations and image, where
+            that of the discriminant is 1; 0 for none.
+        contrast_weight: Weight in the image's log odds of the contrast of the locations': how far their highest tenth
+            stands above their mean.
+        network_weight: Weight of the network in the log odds of locations, where that of the discriminant is 1.
+        image_weight: Weight of the image's log odds in those of its locations.
+        shrinkage: What is added to the correlations of backbone channels where the discriminant is solved for.
+        ridge: What is added to the variance of global statistics where the teacher's image logits are solved for.
+    """
+
+    teacher_evidence: Evidence = Evidence.BACKBONE
+    student_evidence: Evidence = Evidence.BACKBONE
+    distance_weight: float = 1.0
+    contrast_weight: float = 0.5
+    network_weight: float = 0.5
+    image_weight: float = 0.25
+    shrinkage: float = 0.03
+    ridge: float = 3.0
+
+
+@dataclass(frozen=True)
+class Negatives(_Options):
+    """How negatives are made from normal images.
+
+    Args:
+        kind: What is drawn into normal images: mixed, lesion, perlin, paste or noise.
+        per_image: Size of the seeded pool of negatives, for each normal image; at least 1.
+        feature_noise: Deviation of the noise that is added to the features of negatives inside random blobs,
+            in units of each channel's deviation; 0 adds none.
+        student_noise: The same on the features of normal images, to make the students' own negatives. What the
+            teacher knows of lesions then reaches them through its judgement alone. With 0 they learn from the
+            teacher's negatives, labels included.
+
+    Raises:
+        ValueError: If the kind is unknown, or there is no negative.
+    """
+
+    kind: str = "mixed"
+    per_image: int = 1
+    feature_noise: float = 0.0
+    student_noise: float = 0.5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.kind not in KINDS or self.per_image < 1:
+            msg = (
+                f"MEMD learns from synthetic negatives: kind is one of {', '.join(KINDS)}, and there is at least 1 for "
+                f"each image; got kind={self.kind} and per_image={self.per_image}."
+            )
+            raise ValueError(msg)
+
+
+@dataclass(frozen=True)
+class Training(_Options):
+    """Both stages of the training, and the losses of the teacher.
+
+    Args:
+        teacher_epochs: Number of epochs of the first stage.
+        student_epochs: Number of epochs of the second stage.
+        learning_rate: Learning rate of Adam after warm-up.
+        image_learning_rate: The same for the image logits, which see features of unit length.
+        warmup: Fraction of a stage in which the learning rate rises.
+        modality_dropout: Probability that the teacher sees one image of a training pair in both inputs.
+        cosine_weight: Weight ``eta`` of ``L_cos``.
+        global_distance: The distance in ``L_cos``: cosine, mse, mae or huber.
+        patience: Number of validations without progress after which a stage ends; ``None`` for all epochs.
+        validation_interval: Number of epochs between validations.
+        freeze_backbone: Whether the backbone keeps its weights. If not, it learns together with the teacher, and
+            its features cannot be kept.
+        teacher_ckpt: Checkpoint of MEMD whose teacher and backbone are used, so that only students are trained.
+        cache: Whether the features of training images are kept on the disk.
+        cache_dir: Folder in which they stay for later runs; ``None`` removes them after training.
+    """
+
+    teacher_epochs: int = 2
+    student_epochs: int = 2
+    learning_rate: float = 7e-4
+    image_learning_rate: float = 7e-3
+    warmup: float = 0.1
+    modality_dropout: float = 0.1
+    cosine_weight: float = 1.0
+    global_distance: GlobalDistance = GlobalDistance.COSINE
+    patience: int | None = None
+    validation_interval: int = 5
+    freeze_backbone: bool = True
+    teacher_ckpt: str | Path | None = None
+    cache: bool = True
+    cache_dir: str | Path | None = None
+
+
+@dataclass(frozen=True)
+class Distillation(_Options):
+    """What the students learn from the teacher.
+
+    Args:
+        students: Which students there are: per_modality, shared or none.
+        weight: Weight ``lambda`` of ``L_KD``; with 0 students learn from negatives alone.
+        paired_targets: Whether the students learn from what the teacher makes of a pair. If not, it sees the one
+            image in both inputs, as it does where the second stage has no pairs.
+        kl_direction: Which distribution is the target of ``L_KD``: teacher_target or student_target.
+        temperature: Base temperature of ``L_KD``, above 0.
+        adaptive_temperature: Whether the temperature follows the two modalities.
+        temperature_bounds: Bounds of its scale, around 1.
+    """
+
+    students: Students = Students.PER_MODALITY
+    weight: float = 10.0
+    paired_targets: bool = True
+    kl_direction: KLDirection = KLDirection.TEACHER_TARGET
+    temperature: float = 5.0
+    adaptive_temperature: bool = True
+    temperature_bounds: tuple[float, float] = (0.5, 2.0)
+
+
+Group = TypeVar("Group", Encoder, Head, Negatives, Training, Distillation)
+
+
+def group(kind: type[Group], given: Group | Mapping[str, Any]) -> Group:
+    """A group of options, which a checkpoint or a configuration of a benchmark gives as a mapping.
+
+    Args:
+        kind: The group.
+        given: The group itself, or some of its options by name.
+
+    Raises:
+        ValueError: If there is no option of a name, or a value is none of those that can be chosen.
+    """
+    if isinstance(given, kind):
+        return given
+    values = dict(given)  # type: ignore[call-overload]
+    known = [field.name for field in fields(kind)]
+    unknown = [name for name in values if name not in known]
+    if unknown:
+        msg = f"{kind.__name__} has no option {', '.join(unknown)}; it has {', '.join(known)}."
+        raise ValueError(msg)
+    return kind(**values)
+
+
+def plain(given: Any) -> Any:
+    """A value as plain data, groups as mappings: what a checkpoint holds, and what can be compared."""
+    if is_dataclass(given) and not isinstance(given, type):
+        return {name: plain(value) for name, value in asdict(given).items()}
+    if isinstance(given, Enum):
+        return given.value
+    if isinstance(given, Path):
+        return str(given)
+    return list(given) if isinstance(given, tuple) else given
