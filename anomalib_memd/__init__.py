@@ -3,16 +3,16 @@
 Importing this package registers its models and datamodules with anomalib.
 """
 
+from anomalib_memd import models
 from anomalib_memd.data import Kvasir, PairedImageBatch, PairedImageItem, Phantom, UnpairedImages
 from anomalib_memd.data.spectral import SpectralNBI
 from anomalib_memd.modality import Branch, Modality
-from anomalib_memd.models import MEMD, PooledFeatures, WtNGAN
+from anomalib_memd.models import *  # noqa: F403  a model is named there, once
 from anomalib_memd.registry import register
 from anomalib_memd.translation.learned import LearnedNBI
 from anomalib_memd.version import __version__
 
 __all__ = [
-    "MEMD",
     "Branch",
     "Kvasir",
     "LearnedNBI",
@@ -20,11 +20,10 @@ __all__ = [
     "PairedImageBatch",
     "PairedImageItem",
     "Phantom",
-    "PooledFeatures",
     "SpectralNBI",
     "UnpairedImages",
-    "WtNGAN",
     "__version__",
+    *models.__all__,
 ]
 
 register()

@@ -5,16 +5,18 @@ anomalib's ``get_model`` and ``get_datamodule`` look in anomalib's own modules a
 
 import anomalib.data
 import anomalib.models
+from anomalib.models.components import AnomalibModule
 
+from anomalib_memd import models
 from anomalib_memd.data import Kvasir, Phantom
-from anomalib_memd.models import MEMD, PooledFeatures
 
 
 def register() -> None:
     """Let anomalib find the models and datamodules by name and by class path. Calling it again changes nothing."""
     anomalib.models.ALLOWED_MODULES.add("anomalib_memd")
     anomalib.models.ALLOWED_MODULES.add("anomalib_memd.models")
-    for model in (MEMD, PooledFeatures):
-        setattr(anomalib.models, model.__name__, model)
+    for name in models.__all__:
+        if issubclass(model := getattr(models, name), AnomalibModule):
+            setattr(anomalib.models, name, model)
     for datamodule in (Kvasir, Phantom):
         setattr(anomalib.data, datamodule.__name__, datamodule)

@@ -80,6 +80,26 @@ def build_backbone(
     return extractor
 
 
+def build_or_defer(
+    name: str, layers: Sequence[str], weights: str | Path | None, requires_grad: bool
+) -> tuple[TimmFeatureExtractor, WeightsNotFetchedError | None]:
+    """Build a feature extractor, without weights where they cannot be fetched: a checkpoint may bring them.
+
+    Args:
+        name: See :func:`build_backbone`, as all others.
+        layers: Likewise.
+        weights: Likewise.
+        requires_grad: Likewise.
+
+    Returns:
+        Feature extractor, and why it has no weights if it has none.
+    """
+    try:
+        return build_backbone(name, layers, weights=weights, requires_grad=requires_grad), None
+    except WeightsNotFetchedError as error:
+        return build_backbone(name, layers, weights=RANDOM, requires_grad=requires_grad), error
+
+
 def normalization(extractor: TimmFeatureExtractor) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and deviation of each channel by which a backbone's images are normalised."""
     facts = extractor.feature_extractor.pretrained_cfg

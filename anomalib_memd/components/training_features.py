@@ -11,7 +11,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torchvision.transforms.v2 import Normalize
 
-from anomalib_memd.data import PairedImageBatch
+from anomalib_memd.data import DataModality, PairedImageBatch
 from anomalib_memd.modality import Modality
 
 from .backbones import fast_precision
@@ -152,6 +152,28 @@ class TrainingFeatures:
         self._keep_cache = False
         self._sets: list[FeatureSet] = []
 
+    def begin(self, embedding: FeatureEmbedding, trainer: Trainer, unpaired: bool) -> FeatureSet:
+        """Compute features for a stage, and let the datamodule give what it trains on.
+
+        Args:
+            embedding: Takes normalised images to features.
+            trainer: Trainer with a datamodule of pairs.
+            unpaired: Whether the stage trains on images that are no pairs, where there are some.
+
+        Raises:
+            TypeError: If the datamodule has no pairs.
+        """
+        datamodule = getattr(trainer, "datamodule", None)
+        if getattr(datamodule, "modality", None) != DataModality.PAIRED:
+            msg = (
+                f"MEMD trains on pairs: use a datamodule such as anomalib_memd.Kvasir with modality=paired, "
+                f"not {datamodule}."
+            )
+            raise TypeError(msg)
+        self.prepare(embedding, trainer)
+        datamodule.use_unpaired = unpaired and len(datamodule.train_datasets()) > 1
+        return self.kept(datamodule.use_unpaired)
+
     def prepare(self, embedding: FeatureEmbedding, trainer: Trainer) -> None:
         """Compute features; once a run, or once a stage where they cannot be kept.
 
@@ -202,7 +224,16 @@ class TrainingFeatures:
         Args:
             batch: Normalised training pairs.
             embedding: Takes normalised images to features.
+
+        Raises:
+            TypeError: If the batch is no batch of pairs.
         """
+        if not isinstance(batch, PairedImageBatch):
+            msg = (
+                f"MEMD trains on pairs, got {type(batch).__name__}; use a datamodule such as "
+                f"anomalib_memd.Kvasir with modality=paired."
+            )
+            raise TypeError(msg)
         registered = bool(batch.registered is None or batch.registered.all())
         if self._cache is not None:
             return Sample(*self._cache.draw(batch.image_path, batch.image.device), registered=registered)

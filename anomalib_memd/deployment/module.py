@@ -36,6 +36,16 @@ class TeacherStudentMixin(ExportsOneDetector, SelfDescribingMixin, EndoscopyMixi
     absent_weights: BackboneError | None = None
     """Why the backbone has no ImageNet weights yet, where a checkpoint may still bring them."""
 
+    _resumed_from: str | Path | None = None
+
+    def on_fit_start(self) -> None:
+        """Remember from which checkpoint training started."""
+        self._resumed_from = self.trainer.ckpt_path
+
+    def on_train_epoch_end(self) -> None:
+        """Note that the current stage has been trained."""
+        self.trained.add(self.stage)
+
     def validation_step(self, batch: Batch, *args: Any, **kwargs: Any) -> STEP_OUTPUT:
         """Predict by every detector that has been trained."""
         del args, kwargs
@@ -164,8 +174,13 @@ class TeacherStudentMixin(ExportsOneDetector, SelfDescribingMixin, EndoscopyMixi
         checkpoint["memd_normal_classes"] = list(self.normal_classes)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore which stages are trained, and on what."""
+        """Become what the checkpoint holds; but after a training that started from it, stay what was trained."""
         super().on_load_checkpoint(checkpoint)
         self.absent_weights = None
         self.trained = {Stage(stage) for stage in checkpoint.get("memd_trained", [])}
         self.normal_classes = tuple(checkpoint.get("memd_normal_classes", ()))
+        testing = self._trainer is not None and self._trainer.state.fn == "test"
+        if testing and self._resumed_from is not None and self._trainer.ckpt_path == self._resumed_from:
+            # 'anomalib train --ckpt_path X' resumes from X and then would test X instead of what it has trained.
+            checkpoint["state_dict"] = self.state_dict()
+            self.trained.add(self.stage)

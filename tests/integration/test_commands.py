@@ -89,6 +89,7 @@ def predicted(demo, checkpoint, tmp_path_factory):
     return images, output, *predict(demo[0], "nbi", images, checkpoint, output)
 
 
+@pytest.mark.slow
 def test_predict_on_a_folder_draws_and_writes_a_table(predicted):
     images, output, table, printed = predicted
     assert len(list(output.rglob("*.png"))) == 12
@@ -106,11 +107,13 @@ def test_predict_on_a_folder_draws_and_writes_a_table(predicted):
     assert "look like" not in printed
 
 
+@pytest.mark.slow
 def test_predict_tells_of_the_other_modality(predicted, demo, checkpoint):
     _, printed = predict(demo[0], "wli", predicted[0], checkpoint, demo[0] / "predict-wrong")
     assert "look like NBI images" in re.sub(r"\s+", " ", printed)
 
 
+@pytest.mark.slow
 def test_exports_score_as_predict_does(predicted, demo, checkpoint, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TRUST_REMOTE_CODE", "1")
@@ -134,6 +137,7 @@ def test_exports_score_as_predict_does(predicted, demo, checkpoint, monkeypatch,
         assert len(read_metadata(file).checkpoint) == 64
 
 
+@pytest.mark.slow
 def test_two_processes_agree_with_one(demo, checkpoint):
     """Under DDP, test figures are those of one process, repeated images or not."""
     folder, output = demo

@@ -61,6 +61,7 @@ def reports(phantom_root, tmp_path_factory):
     return train(phantom_root, folder / "one", 1)[0], train(phantom_root, folder / "two", 2)
 
 
+@pytest.mark.slow
 def test_processes_share_a_folder_to_translate(phantom_root, tmp_path):
     wli = next(phantom_root.iterdir()) / "wli"
     command = [
@@ -75,12 +76,14 @@ def test_processes_share_a_folder_to_translate(phantom_root, tmp_path):
     assert done.stdout.splitlines()[-1].split()[:3] == [str(len(images)), "0", "0"]
 
 
+@pytest.mark.slow
 def test_processes_agree_with_each_other(reports):
     first, second = reports[1]
     for name in ("stage", "best", "temperature", "thresholds", "mean", "logits", "weights"):
         assert first[name] == pytest.approx(second[name], abs=1e-6), name
 
 
+@pytest.mark.slow
 def test_two_processes_agree_with_one(reports):
     one, (two, _) = reports
     assert two["stage"] == one["stage"] == "students"

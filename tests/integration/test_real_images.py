@@ -29,7 +29,8 @@ pytestmark = needs_shared
     ("name", "sizes", "task"),
     [
         ("kvasir-colon", (530, 144, 377), TaskType.SEGMENTATION),
-        ("gastrovision-colon", (799, 180, 500), TaskType.CLASSIFICATION),
+        ("gastrovision-colon", (799, 180, 300), TaskType.CLASSIFICATION),
+        ("wce-bleeding", (600, 160, 400), TaskType.SEGMENTATION),
     ],
 )
 def test_split_is_read_as_documented(name, sizes, task):
@@ -88,6 +89,7 @@ def solved():
 
 
 @pytest.mark.parametrize("modality", Modality)
+@pytest.mark.slow
 def test_exports_agree_with_pytorch_on_real_images(solved, modality, tmp_path):
     rows = pd.read_csv(SHARED / "data" / "kvasir-colon" / "split.csv")
     names = rows[rows.split == "test"].sample(30, random_state=0).image

@@ -30,6 +30,7 @@ def trained(phantom_root, tmp_path_factory):
     return phantom, folder, last
 
 
+@pytest.mark.slow
 def test_a_trained_generator_translates(trained):
     phantom, folder, weights = trained
     options = ["--input", phantom / "wli", "--weights", weights, "--accelerator", "cpu"]
@@ -41,6 +42,7 @@ def test_a_trained_generator_translates(trained):
     assert again.splitlines()[-1].split()[:3] == ["0", str(len(images)), "0"]
 
 
+@pytest.mark.slow
 def test_the_whole_recipe_is_that_of_the_paper(tmp_path):
     printed = run(
         tmp_path, "wtngan", "fit", "--config", CONFIGS / "wtngan.yaml", "--data.wli_root", "a", "--data.nbi_root", "b",

@@ -9,7 +9,8 @@ from anomalib.models import get_model
 
 from anomalib_memd import MEMD
 from anomalib_memd.components.checkpoints import COMPONENTS, defaults, flat
-from anomalib_memd.models.memd.options import EnergyForm, plain
+from anomalib_memd.components.options import plain
+from anomalib_memd.models.memd.options import EnergyForm
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 

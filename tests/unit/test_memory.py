@@ -30,7 +30,9 @@ work()
 faults, held = work(), resident()
 if mode == "grown":
     memory["keep_freed_memory"](0.0)
-    time.sleep(3)
+    until = time.monotonic() + 60
+    while held - resident() <= 2**25 and time.monotonic() < until:
+        time.sleep(0.1)
 else:
     child = os.fork()
     if child == 0:

@@ -1,6 +1,5 @@
 """MEMD: multimodal enhanced fusion and multi-branch distillation for endoscopic anomaly detection."""
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,22 +13,21 @@ from anomalib.models.components import AnomalibModule, TimmFeatureExtractor
 from anomalib.pre_processing import PreProcessor
 from anomalib.visualization import Visualizer
 from lightning.pytorch import Callback
-from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch import nn
 
 from anomalib_memd.components.backbones import (
     RANDOM,
-    WeightsNotFetchedError,
     build_backbone,
+    build_or_defer,
     fast_precision,
     normalization,
-    seconds_per_image,
 )
 from anomalib_memd.components.checkpoints import COMPONENTS, load_parts
+from anomalib_memd.components.cost import TrainingCost
+from anomalib_memd.components.options import group, plain
 from anomalib_memd.components.training_features import FeatureSet, TrainingFeatures
 from anomalib_memd.components.two_stage import Stage, TwoStageTraining
-from anomalib_memd.data import DataModality, PairedImageBatch
 from anomalib_memd.deployment.module import TeacherStudentMixin
 from anomalib_memd.evaluation import (
     MultimodalEvaluator,
@@ -40,7 +38,7 @@ from anomalib_memd.evaluation import (
 from anomalib_memd.modality import Modality
 
 from .objective import Objective, require_finite
-from .options import Distillation, Encoder, Head, Negatives, Students, Training, group, plain
+from .options import SHAPING, Distillation, Encoder, Head, Negatives, Students, Training
 from .torch_model import MEMDModel
 
 
@@ -83,15 +81,7 @@ class MEMD(TeacherStudentMixin, AnomalibModule):
         Detection", Computer Systems & Applications, 2026.
     """
 
-    shaping: ClassVar = (
-        "backbone",
-        "layers",
-        "image_size",
-        "encoder",
-        "head",
-        "distillation.students",
-        "distillation.weight",
-    )
+    shaping: ClassVar = SHAPING
 
     def __init__(
         self,
@@ -114,12 +104,7 @@ class MEMD(TeacherStudentMixin, AnomalibModule):
         training, distillation = group(Training, training), group(Distillation, distillation)
         encoder, head, negatives = group(Encoder, encoder), group(Head, head), group(Negatives, negatives)
         frozen = training.freeze_backbone
-        absent = None
-        try:
-            extractor = build_backbone(backbone, layers, weights=backbone_weights, requires_grad=not frozen)
-        except WeightsNotFetchedError as error:
-            # A checkpoint may bring the weights; without one, the first use of them raises this.
-            extractor, absent = build_backbone(backbone, layers, weights=RANDOM, requires_grad=not frozen), error
+        extractor, absent = build_or_defer(backbone, layers, backbone_weights, requires_grad=not frozen)
         mean, std = normalization(extractor)
         super().__init__(
             pre_processor=PairedPreProcessor(image_size, mean, std) if pre_processor is True else pre_processor,
@@ -144,12 +129,10 @@ class MEMD(TeacherStudentMixin, AnomalibModule):
             self.trained.add(Stage.TEACHER)
             self.absent_weights = None
             epochs[Stage.TEACHER] = 0
-        monitor = {Stage.TEACHER: ["teacher_image_AUROC"], Stage.STUDENTS: [f"{m.value}_image_AUROC" for m in Modality]}
+        monitor = {Stage.TEACHER: ["teacher_image_AUROC"], Stage.STUDENTS: ["wli_image_AUROC", "nbi_image_AUROC"]}
         self.two_stage_training = TwoStageTraining(
             epochs, training.warmup, training.patience, monitor, training.validation_interval
         )
-        self._resumed_from: str | Path | None = None
-        self._fit_started = 0.0
         self.remember_given()
 
     def _build(self, extractor: TimmFeatureExtractor) -> None:
@@ -180,11 +163,8 @@ class MEMD(TeacherStudentMixin, AnomalibModule):
     @property
     def trainer_arguments(self) -> dict[str, Any]:
         """The number of epochs of both stages; data loaders anew for each epoch, as stages may differ in data."""
-        return {
-            "max_epochs": self.two_stage_training.total_epochs,
-            "num_sanity_val_steps": 0,
-            "reload_dataloaders_every_n_epochs": 1,
-        }
+        epochs = self.two_stage_training.total_epochs
+        return {"max_epochs": epochs, "num_sanity_val_steps": 0, "reload_dataloaders_every_n_epochs": 1}
 
     @property
     def learning_type(self) -> LearningType:
@@ -193,7 +173,7 @@ class MEMD(TeacherStudentMixin, AnomalibModule):
 
     def configure_callbacks(self) -> list[Callback]:
         """The two stages, and what every model of this package has."""
-        return [self.two_stage_training, *super().configure_callbacks()]
+        return [self.two_stage_training, TrainingCost(), *super().configure_callbacks()]
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Adam on what the current stage trains."""
@@ -215,23 +195,18 @@ class MEMD(TeacherStudentMixin, AnomalibModule):
         Args:
             stage: The stage.
             resumed: Whether some of its epochs are done.
+
+        Raises:
+            BackboneError: If the backbone has no weights.
+            TypeError: If the datamodule has no pairs.
         """
-        datamodule = getattr(self.trainer, "datamodule", None)
-        if getattr(datamodule, "modality", None) != DataModality.PAIRED:
-            msg = (
-                f"MEMD trains on pairs: use a datamodule such as anomalib_memd.Kvasir with modality=paired, "
-                f"not {datamodule}."
-            )
-            raise TypeError(msg)
         self.require_weights()
         if not self.hparams.training.freeze_backbone:
             self.features.close()  # The backbone has changed since.
-        self.normal_classes = tuple(sorted(set(datamodule.train_data.samples.class_name)))
-        self.features.prepare(self.model.embedding, self.trainer)
-        use_unpaired = stage is Stage.STUDENTS and len(self.trainer.datamodule.train_datasets()) > 1
-        self.trainer.datamodule.use_unpaired = use_unpaired
+        given = self.features.begin(self.model.embedding, self.trainer, unpaired=stage is Stage.STUDENTS)
+        self.normal_classes = tuple(sorted(set(self.trainer.datamodule.train_data.samples.class_name)))
         if not resumed:
-            self.solve(stage, self.features.kept(use_unpaired))
+            self.solve(stage, given)
         self.features.release(self.trainer)
 
     def solve(self, stage: Stage, given: FeatureSet) -> None:
@@ -253,12 +228,6 @@ class MEMD(TeacherStudentMixin, AnomalibModule):
             TypeError: If the batch is no batch of pairs.
             FloatingPointError: If the loss is not finite.
         """
-        if not isinstance(batch, PairedImageBatch):
-            msg = (
-                f"MEMD trains on pairs, got {type(batch).__name__}; use a datamodule such as "
-                f"anomalib_memd.Kvasir with modality=paired."
-            )
-            raise TypeError(msg)
         sample = self.features.sample(batch, self.model.embedding)
         with fast_precision(self.device):
             if self.stage is Stage.TEACHER:
@@ -267,39 +236,10 @@ class MEMD(TeacherStudentMixin, AnomalibModule):
                 losses = self.objective.student_losses(self.model, sample, self.trainer.strategy.reduce)
         where = f"stage {self.stage.value}, epoch {self.two_stage_training.stage_epoch + 1}, step {batch_idx + 1}"
         loss = require_finite(losses, f"{where}, {(batch.image_path or [])[:3]}...")
-        self.log_dict(
-            {f"{self.stage.value}_{name}": value.detach() for name, value in losses.items()},
-            on_step=False,
-            on_epoch=True,
-            batch_size=batch.batch_size,
-            sync_dist=True,
-        )
+        named = {f"{self.stage.value}_{name}": value.detach() for name, value in losses.items()}
+        self.log_dict(named, on_step=False, on_epoch=True, batch_size=batch.batch_size, sync_dist=True)
         self.log("train_loss", loss.detach(), prog_bar=True, on_step=True, on_epoch=False, batch_size=batch.batch_size)
         return loss
-
-    def setup(self, stage: str) -> None:
-        """Remember when training started; features are computed before :meth:`on_fit_start`."""
-        super().setup(stage)
-        if stage == "fit":
-            self._fit_started = time.monotonic()
-
-    def on_fit_start(self) -> None:
-        """Remember from which checkpoint training started."""
-        self._resumed_from = self.trainer.ckpt_path
-
-    def on_train_epoch_end(self) -> None:
-        """Note that the current stage has been trained."""
-        self.trained.add(self.stage)
-
-    def on_train_end(self) -> None:
-        """Tell what training took, in seconds and in passes of the bare backbone."""
-        took = time.monotonic() - self._fit_started
-        images = len(Modality) * len(self.trainer.datamodule.train_data)
-        one_pass = images * seconds_per_image(self.model.embedding.backbone, self.input_size or (256, 256))
-        rank_zero_info(
-            f"Training took {took:.0f} s with all features, {took / one_pass:.1f} times one pass of the bare backbone "
-            f"over the {images} training images ({one_pass:.0f} s)."
-        )
 
     def teardown(self, stage: str) -> None:
         """Let go of the kept features."""
@@ -313,12 +253,3 @@ class MEMD(TeacherStudentMixin, AnomalibModule):
         found["backbone_weights"] = RANDOM
         found["training"] |= {"teacher_ckpt": None}
         return found
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Become what the checkpoint holds; but after a training that started from it, stay what was trained."""
-        super().on_load_checkpoint(checkpoint)
-        testing = self._trainer is not None and self._trainer.state.fn == "test"
-        if testing and self._resumed_from is not None and self._trainer.ckpt_path == self._resumed_from:
-            # 'anomalib train --ckpt_path X' resumes from X and then would test X instead of what it has trained.
-            checkpoint["state_dict"] = self.state_dict()
-            self.trained.add(self.stage)

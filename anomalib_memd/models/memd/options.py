@@ -1,12 +1,11 @@
 """The options of MEMD in groups. Each default stands here and nowhere else."""
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, is_dataclass
-from enum import Enum, StrEnum
+from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
-from typing import Any, TypeVar
 
 from anomalib_memd.components.negatives import KINDS
+from anomalib_memd.components.options import Options
 
 
 class Fusion(StrEnum):
@@ -66,20 +65,8 @@ class GlobalDistance(StrEnum):
     HUBER = "huber"
 
 
-class _Options:
-    """Takes choices by their names, and lists for tuples, as files give them."""
-
-    def __post_init__(self) -> None:
-        for field in fields(self):  # type: ignore[arg-type]
-            value = getattr(self, field.name)
-            if isinstance(field.type, type) and issubclass(field.type, Enum):
-                object.__setattr__(self, field.name, field.type(value))
-            elif isinstance(value, list):
-                object.__setattr__(self, field.name, tuple(value))
-
-
 @dataclass(frozen=True)
-class Encoder(_Options):
+class Encoder(Options):
     """From backbone features to what is fused and judged.
 
     Args:
@@ -94,17 +81,17 @@ class Encoder(_Options):
     """
 
     width: int = 128
-    fusion: Fusion = Fusion.BOTH
+    fusion: Fusion | str = Fusion.BOTH
     fusion_layers: int = 2
     fusion_heads: int = 8
     mar_kernel_size: int = 1
     mar_distance: int = 1
-    energy: EnergyForm = EnergyForm.SIMAM
+    energy: EnergyForm | str = EnergyForm.SIMAM
     residual: bool = True
 
 
 @dataclass(frozen=True)
-class Head(_Options):
+class Head(Options):
     """What a detector judges by, and with which weights. Weights count where the evidence is the backbone's.
 
     Args:
@@ -120,8 +107,8 @@ class Head(_Options):
         ridge: What is added to the variance of global statistics where the teacher's image logits are solved for.
     """
 
-    teacher_evidence: Evidence = Evidence.BACKBONE
-    student_evidence: Evidence = Evidence.BACKBONE
+    teacher_evidence: Evidence | str = Evidence.BACKBONE
+    student_evidence: Evidence | str = Evidence.BACKBONE
     distance_weight: float = 1.0
     contrast_weight: float = 0.5
     network_weight: float = 0.5
@@ -131,7 +118,7 @@ class Head(_Options):
 
 
 @dataclass(frozen=True)
-class Negatives(_Options):
+class Negatives(Options):
     """How negatives are made from normal images.
 
     Args:
@@ -163,7 +150,7 @@ class Negatives(_Options):
 
 
 @dataclass(frozen=True)
-class Training(_Options):
+class Training(Options):
     """Both stages of the training, and the losses of the teacher.
 
     Args:
@@ -191,7 +178,7 @@ class Training(_Options):
     warmup: float = 0.1
     modality_dropout: float = 0.1
     cosine_weight: float = 1.0
-    global_distance: GlobalDistance = GlobalDistance.COSINE
+    global_distance: GlobalDistance | str = GlobalDistance.COSINE
     patience: int | None = None
     validation_interval: int = 5
     freeze_backbone: bool = True
@@ -201,7 +188,7 @@ class Training(_Options):
 
 
 @dataclass(frozen=True)
-class Distillation(_Options):
+class Distillation(Options):
     """What the students learn from the teacher.
 
     Args:
@@ -215,45 +202,22 @@ class Distillation(_Options):
         temperature_bounds: Bounds of its scale, around 1.
     """
 
-    students: Students = Students.PER_MODALITY
+    students: Students | str = Students.PER_MODALITY
     weight: float = 10.0
     paired_targets: bool = True
-    kl_direction: KLDirection = KLDirection.TEACHER_TARGET
+    kl_direction: KLDirection | str = KLDirection.TEACHER_TARGET
     temperature: float = 5.0
     adaptive_temperature: bool = True
     temperature_bounds: tuple[float, float] = (0.5, 2.0)
 
 
-Group = TypeVar("Group", Encoder, Head, Negatives, Training, Distillation)
-
-
-def group(kind: type[Group], given: Group | Mapping[str, Any]) -> Group:
-    """A group of options, which a checkpoint or a configuration of a benchmark gives as a mapping.
-
-    Args:
-        kind: The group.
-        given: The group itself, or some of its options by name.
-
-    Raises:
-        ValueError: If there is no option of a name, or a value is none of those that can be chosen.
-    """
-    if isinstance(given, kind):
-        return given
-    values = dict(given)  # type: ignore[call-overload]
-    known = [field.name for field in fields(kind)]
-    unknown = [name for name in values if name not in known]
-    if unknown:
-        msg = f"{kind.__name__} has no option {', '.join(unknown)}; it has {', '.join(known)}."
-        raise ValueError(msg)
-    return kind(**values)
-
-
-def plain(given: Any) -> Any:
-    """A value as plain data, groups as mappings: what a checkpoint holds, and what can be compared."""
-    if is_dataclass(given) and not isinstance(given, type):
-        return {name: plain(value) for name, value in asdict(given).items()}
-    if isinstance(given, Enum):
-        return given.value
-    if isinstance(given, Path):
-        return str(given)
-    return list(given) if isinstance(given, tuple) else given
+SHAPING = (
+    "backbone",
+    "layers",
+    "image_size",
+    "encoder",
+    "head",
+    "distillation.students",
+    "distillation.weight",
+)
+"""The options that a checkpoint decides: the shape of the model and how it judges hang on them."""

@@ -18,7 +18,7 @@ def test_peak_memory_counts_children_and_what_is_freed_again():
         return memory.peak
 
     def wait():
-        time.sleep(0.2)
+        time.sleep(2)  # Long enough for a sample, however busy the machine.
 
     def hold():
         held = np.ones(50_000_000)

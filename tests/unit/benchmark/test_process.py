@@ -44,6 +44,7 @@ def test_an_error_arrives_and_a_killed_process_is_no_end():
 
 
 @pytest.mark.parametrize("asked_by", ["itself", "a worker"])
+@pytest.mark.slow
 def test_it_ends_with_the_one_who_asked(tmp_path, asked_by):
     script, pid = tmp_path / "sleep.py", tmp_path / "pid"
     script.write_text(CODE)
@@ -54,4 +55,4 @@ def test_it_ends_with_the_one_who_asked(tmp_path, asked_by):
     sleeper = psutil.Process(int(pid.read_text()))
     parent.kill()
     parent.wait()
-    assert psutil.wait_procs([sleeper], timeout=30)[1] == []
+    assert psutil.wait_procs([sleeper], timeout=300)[1] == []

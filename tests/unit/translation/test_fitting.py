@@ -45,6 +45,7 @@ def test_contrasts_are_left_alone_unless_asked_for():
 
 
 @needs_shared
+@pytest.mark.slow
 def test_the_defaults_are_what_the_fit_finds():
     found = fit_spectral(SHARED / "data" / "kvasir-colon", SHARED / "data" / "nbi-real", nbi_held_back=0.33)
     fitted = dict(zip(found.argument, found.fitted, strict=True))

@@ -110,6 +110,7 @@ def test_wrong_arguments_are_refused(wli, weights, tmp_path):
     assert not (tmp_path / "nbi").exists()
 
 
+@pytest.mark.slow
 def test_translations_are_compared_on_the_phantom(phantom_root, tmp_path, monkeypatch, capsys):
     """The truth is nearest to the truth, and white light keeps all of white light."""
     monkeypatch.setattr("anomalib_memd.translation.comparison.build_backbone", _random_backbone)

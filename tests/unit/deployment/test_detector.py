@@ -65,7 +65,14 @@ def exported(model, tmp_path_factory):
     return export
 
 
-@pytest.mark.parametrize("branch", Branch)
+@pytest.mark.parametrize(
+    "branch",
+    [
+        Branch.WLI,
+        pytest.param(Branch.NBI, marks=pytest.mark.slow),
+        pytest.param(Branch.TEACHER, marks=pytest.mark.slow),
+    ],
+)
 def test_every_format_gives_the_same(model, exported, branch, images):
     reference = expected(model, branch, images)
     assert reference.pred_score.std() > 0.001
@@ -139,6 +146,7 @@ def test_files_without_metadata_are_named(tmp_path):
         read_metadata(tmp_path / "absent.xml")
 
 
+@pytest.mark.slow
 def test_half_precision_halves_the_file(model, exported, images, tmp_path):
     reference, full = expected(model, Branch.WLI, images), exported(Branch.WLI, "openvino")
     half = model.deployed(Branch.WLI).to_openvino(tmp_path, compression_type=CompressionType.FP16)
@@ -148,6 +156,7 @@ def test_half_precision_halves_the_file(model, exported, images, tmp_path):
 
 
 @pytest.mark.parametrize("branch", [Branch.NBI, Branch.TEACHER])
+@pytest.mark.slow
 def test_quantisation_leaves_what_is_solved_for_alone(model, branch, phantom_root, tmp_path):
     data = small_phantom(phantom_root)
     path = model.deployed(branch).to_openvino(tmp_path, compression_type=CompressionType.INT8_PTQ, datamodule=data)
