@@ -23,7 +23,7 @@ __all__ = [
     "SpectralNBI",
     "UnpairedImages",
     "__version__",
-    *models.__all__,
 ]
+__all__ += models.__all__
 
 register()
