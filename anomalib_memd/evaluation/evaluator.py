@@ -31,7 +31,7 @@ class MultimodalEvaluator(Evaluator):
         val_metrics = [_image_auroc(f"{branch.value}_") for branch in Branch]
         test_metrics = [metric for branch in Branch for metric in _all_metrics(f"{branch.value}_")]
         super().__init__(val_metrics=val_metrics, test_metrics=test_metrics, compute_on_cpu=compute_on_cpu)
-        self.modality = Modality(modality)
+        self.modality: Modality | None = Modality(modality)
 
     def on_validation_batch_end(
         self,
@@ -72,7 +72,7 @@ class MultimodalEvaluator(Evaluator):
     def _update(self, metrics: torch.nn.ModuleList, batch: Any) -> None:
         for branch, view in branch_views(batch, self.modality):
             for metric in metrics:
-                if metric.name.startswith(f"{branch.value}_"):
+                if metric.name.startswith("" if branch is None else f"{branch.value}_"):
                     metric.update(view)
 
     def _log(self, metrics: torch.nn.ModuleList, pl_module: LightningModule) -> None:
@@ -86,11 +86,12 @@ class MultimodalEvaluator(Evaluator):
         pl_module.log_dict({name: value.float() for name, value in values.items() if value is not None})
 
 
-class SingleEvaluator(Evaluator):
+class SingleEvaluator(MultimodalEvaluator):
     """The same metrics for a model of one detector, under names such as ``image_AUROC``."""
 
     def __init__(self, compute_on_cpu: bool = True) -> None:
-        super().__init__(val_metrics=[_image_auroc()], test_metrics=_all_metrics(), compute_on_cpu=compute_on_cpu)
+        Evaluator.__init__(self, [_image_auroc()], _all_metrics(), compute_on_cpu=compute_on_cpu)
+        self.modality = None
 
 
 def _image_auroc(prefix: str = "") -> AnomalibMetric:
