@@ -7,7 +7,9 @@ from dataclasses import FrozenInstanceError, fields
 
 import pytest
 import torch
+import yaml
 from lightning import Trainer
+from lightning.pytorch.loggers import CSVLogger
 
 from anomalib_memd import MEMD, PooledFeatures
 from anomalib_memd.cli import main
@@ -70,9 +72,9 @@ def test_options_on_the_command_line_of_anomalib(capsys):
     line = "train --model anomalib_memd.MEMD --model.backbone resnet18 --model.backbone_weights random"
     line += " --model.distillation.temperature 7 --model.encoder.fusion mar --data anomalib_memd.Phantom"
     model = AnomalibCLI(args=line.split(), run=False).model
-    assert model.hparams.distillation.temperature == 7
-    assert model.hparams.distillation.weight == Distillation().weight
-    assert model.hparams.encoder.fusion is Fusion.MAR
+    assert model.options.distillation.temperature == 7
+    assert model.options.distillation.weight == Distillation().weight
+    assert model.options.encoder.fusion is Fusion.MAR
 
 
 def test_a_checkpoint_brings_its_backbone_and_options(checkpoint, tmp_path, phantom_root):
@@ -83,7 +85,7 @@ def test_a_checkpoint_brings_its_backbone_and_options(checkpoint, tmp_path, phan
     datamodule = small_phantom(phantom_root)
     (metrics,) = trainer.test(model, datamodule=datamodule, ckpt_path=checkpoint)
     assert model.hparams.backbone == "resnet18"
-    assert model.hparams.encoder.width == 16
+    assert model.options.encoder.width == model.hparams["encoder"]["width"] == 16
     assert tuple(model.input_size) == (64, 64)
     assert datamodule.test_data.augmentations.size == [64, 64]
     state = model.state_dict()
@@ -138,6 +140,15 @@ def test_weights_that_cannot_be_fetched_are_missed_unless_a_checkpoint_brings_th
     assert trainer.test(model, datamodule=small_phantom(phantom_root), ckpt_path=checkpoint)
     with pytest.raises(BackboneError, match="backbone_weights=FILE"):
         trainer.test(MEMD(visualizer=False), datamodule=small_phantom(phantom_root))
+
+
+def test_loggers_take_the_options(tmp_path, phantom_root):
+    """Lightning refuses what it cannot look into."""
+    model = small_memd(teacher_epochs=1, student_epochs=1)
+    trainer = Trainer(logger=CSVLogger(tmp_path), max_epochs=2, enable_checkpointing=False, accelerator="cpu")
+    trainer.fit(model, datamodule=small_phantom(phantom_root))
+    logged = yaml.safe_load((tmp_path / "lightning_logs/version_0/hparams.yaml").read_text())
+    assert logged["encoder"]["width"] == 16
 
 
 def test_models_can_be_copied_and_pickled():

@@ -1,8 +1,10 @@
 """MEMD: multimodal enhanced fusion and multi-branch distillation for endoscopic anomaly detection."""
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import torch
@@ -114,9 +116,12 @@ class MEMD(TeacherStudentMixin, AnomalibModule):
         )
         self.modality = Modality(modality)
         self.absent_weights = absent
-        self.hparams.update(
+        self.options = SimpleNamespace(
             encoder=encoder, head=head, negatives=negatives, training=training, distillation=distillation
         )
+        # Loggers and checkpoints take plain data alone.
+        self._set_hparams({name: plain(value) for name, value in self.hparams.items()})
+        self._hparams_initial = copy.deepcopy(self._hparams)
         self._build(extractor)
         self.objective = Objective(training, distillation, negatives)
         self.stage = Stage.TEACHER
@@ -136,7 +141,7 @@ class MEMD(TeacherStudentMixin, AnomalibModule):
         self.remember_given()
 
     def _build(self, extractor: TimmFeatureExtractor) -> None:
-        options = self.hparams
+        options = self.options
         self.model = MEMDModel(extractor, options.encoder, options.head, options.distillation, self.modality)
         negatives, training = options.negatives, options.training
         keep = training.cache and training.freeze_backbone
@@ -146,16 +151,13 @@ class MEMD(TeacherStudentMixin, AnomalibModule):
 
     def rebuild(self, options: Mapping[str, Any]) -> None:
         """Build backbone, teacher and students as a checkpoint has them."""
-        mine = self.hparams
-        stored = group(Distillation, options["distillation"])
-        mine.update({name: options[name] for name in ("backbone", "layers", "image_size")})
-        mine.update(
-            encoder=group(Encoder, options["encoder"]),
-            head=group(Head, options["head"]),
-            distillation=replace(mine.distillation, students=stored.students, weight=stored.weight),
-        )
+        mine, stored = self.options, group(Distillation, options["distillation"])
+        mine.encoder, mine.head = group(Encoder, options["encoder"]), group(Head, options["head"])
+        mine.distillation = replace(mine.distillation, students=stored.students, weight=stored.weight)
+        self.hparams.update({name: options[name] for name in ("backbone", "layers", "image_size", "encoder", "head")})
+        self.hparams["distillation"] = plain(mine.distillation)
         frozen = mine.training.freeze_backbone
-        extractor = build_backbone(mine.backbone, mine.layers, weights=RANDOM, requires_grad=not frozen)
+        extractor = build_backbone(options["backbone"], options["layers"], weights=RANDOM, requires_grad=not frozen)
         self._build(extractor)
         if isinstance(self.visualizer, MultimodalVisualizer):
             self.visualizer.normalized_by(*normalization(extractor))
@@ -180,14 +182,14 @@ class MEMD(TeacherStudentMixin, AnomalibModule):
         trained = [(name, p) for name, p in self.model.named_parameters() if p.requires_grad]
         image = [p for name, p in trained if ".head.image." in name]
         rest = [p for name, p in trained if ".head.image." not in name]
-        training = self.hparams.training
+        training = self.options.training
         groups = [{"params": rest}, {"params": image, "lr": training.image_learning_rate}]
         return torch.optim.Adam(groups, training.learning_rate)
 
     def freeze_for(self, stage: Stage) -> None:
         """Enter a stage: let gradients flow into its part alone."""
         self.stage = stage
-        self.model.freeze_for(stage, train_backbone=not self.hparams.training.freeze_backbone)
+        self.model.freeze_for(stage, train_backbone=not self.options.training.freeze_backbone)
 
     def start_stage(self, stage: Stage, resumed: bool) -> None:
         """Prepare a stage whose part is not frozen: features, and their statistics unless a checkpoint has them.
@@ -201,7 +203,7 @@ class MEMD(TeacherStudentMixin, AnomalibModule):
             TypeError: If the datamodule has no pairs.
         """
         self.require_weights()
-        if not self.hparams.training.freeze_backbone:
+        if not self.options.training.freeze_backbone:
             self.features.close()  # The backbone has changed since.
         given = self.features.begin(self.model.embedding, self.trainer, unpaired=stage is Stage.STUDENTS)
         self.normal_classes = tuple(sorted(set(self.trainer.datamodule.train_data.samples.class_name)))
@@ -212,7 +214,7 @@ class MEMD(TeacherStudentMixin, AnomalibModule):
     def solve(self, stage: Stage, given: FeatureSet) -> None:
         """Solve for all of a stage that is not trained, see :meth:`.MEMDModel.solve`."""
         objective = self.objective
-        self.model.solve(stage, given, objective.feature_noise, objective.paired_targets, self.hparams.head)
+        self.model.solve(stage, given, objective.feature_noise, objective.paired_targets, self.options.head)
 
     def training_step(self, batch: Batch, batch_idx: int) -> STEP_OUTPUT:
         """Train the part of the current stage.
