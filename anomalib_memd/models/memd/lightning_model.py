@@ -18,25 +18,14 @@ from lightning.pytorch import Callback
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch import nn
 
-from anomalib_memd.components.backbones import (
-    RANDOM,
-    build_backbone,
-    build_or_defer,
-    fast_precision,
-    normalization,
-)
+from anomalib_memd import evaluation
+from anomalib_memd.components import backbones
 from anomalib_memd.components.checkpoints import COMPONENTS, load_parts
 from anomalib_memd.components.cost import TrainingCost
 from anomalib_memd.components.options import group, plain
 from anomalib_memd.components.training_features import FeatureSet, TrainingFeatures
 from anomalib_memd.components.two_stage import Stage, TwoStageTraining
 from anomalib_memd.deployment.module import TeacherStudentMixin
-from anomalib_memd.evaluation import (
-    MultimodalEvaluator,
-    MultimodalPostProcessor,
-    MultimodalVisualizer,
-    PairedPreProcessor,
-)
 from anomalib_memd.modality import Modality
 
 from .objective import Objective, require_finite
@@ -75,8 +64,7 @@ class MEMD(TeacherStudentMixin, AnomalibModule):
     Example:
         >>> from anomalib_memd import MEMD, Kvasir
         >>> from anomalib.engine import Engine
-        >>> engine = Engine()
-        >>> engine.train(MEMD(), datamodule=Kvasir("datasets/kvasir"))  # doctest: +SKIP
+        >>> Engine().train(MEMD(), datamodule=Kvasir("datasets/kvasir"))  # doctest: +SKIP
 
     Source:
         Luo et al., "Multimodal Enhanced Fusion and Multi-branch Distillation Based Model for Endoscopic Anomaly
@@ -106,13 +94,13 @@ class MEMD(TeacherStudentMixin, AnomalibModule):
         training, distillation = group(Training, training), group(Distillation, distillation)
         encoder, head, negatives = group(Encoder, encoder), group(Head, head), group(Negatives, negatives)
         frozen = training.freeze_backbone
-        extractor, absent = build_or_defer(backbone, layers, backbone_weights, requires_grad=not frozen)
-        mean, std = normalization(extractor)
+        extractor, absent = backbones.build_or_defer(backbone, layers, backbone_weights, requires_grad=not frozen)
+        mean, std = backbones.normalization(extractor)
         super().__init__(
-            pre_processor=PairedPreProcessor(image_size, mean, std) if pre_processor is True else pre_processor,
-            post_processor=MultimodalPostProcessor(modality) if post_processor is True else post_processor,
-            evaluator=MultimodalEvaluator(modality) if evaluator is True else evaluator,
-            visualizer=MultimodalVisualizer(mean, std) if visualizer is True else visualizer,
+            pre_processor=_chosen(pre_processor, evaluation.PairedPreProcessor(image_size, mean, std)),
+            post_processor=_chosen(post_processor, evaluation.MultimodalPostProcessor(modality)),
+            evaluator=_chosen(evaluator, evaluation.MultimodalEvaluator(modality)),
+            visualizer=_chosen(visualizer, evaluation.MultimodalVisualizer(mean, std)),
         )
         self.modality = Modality(modality)
         self.absent_weights = absent
@@ -126,9 +114,8 @@ class MEMD(TeacherStudentMixin, AnomalibModule):
         self.objective = Objective(training, distillation, negatives)
         self.stage = Stage.TEACHER
         self.trained: set[Stage] = set()
-        epochs = {Stage.TEACHER: training.teacher_epochs, Stage.STUDENTS: training.student_epochs}
-        if distillation.students is Students.NONE:
-            epochs[Stage.STUDENTS] = 0
+        student_epochs = 0 if distillation.students is Students.NONE else training.student_epochs
+        epochs = {Stage.TEACHER: training.teacher_epochs, Stage.STUDENTS: student_epochs}
         if training.teacher_ckpt is not None:
             load_parts(self.model, Path(training.teacher_ckpt), ("embedding.", "teacher."))
             self.trained.add(Stage.TEACHER)
@@ -146,7 +133,11 @@ class MEMD(TeacherStudentMixin, AnomalibModule):
         negatives, training = options.negatives, options.training
         keep = training.cache and training.freeze_backbone
         self.features = TrainingFeatures(
-            negatives.kind, negatives.per_image, *normalization(extractor), keep=keep, directory=training.cache_dir
+            negatives.kind,
+            negatives.per_image,
+            *backbones.normalization(extractor),
+            keep=keep,
+            directory=training.cache_dir,
         )
 
     def rebuild(self, options: Mapping[str, Any]) -> None:
@@ -157,10 +148,12 @@ class MEMD(TeacherStudentMixin, AnomalibModule):
         self.hparams.update({name: options[name] for name in ("backbone", "layers", "image_size", "encoder", "head")})
         self.hparams["distillation"] = plain(mine.distillation)
         frozen = mine.training.freeze_backbone
-        extractor = build_backbone(options["backbone"], options["layers"], weights=RANDOM, requires_grad=not frozen)
+        extractor = backbones.build_backbone(
+            options["backbone"], options["layers"], weights=backbones.RANDOM, requires_grad=not frozen
+        )
         self._build(extractor)
-        if isinstance(self.visualizer, MultimodalVisualizer):
-            self.visualizer.normalized_by(*normalization(extractor))
+        if isinstance(self.visualizer, evaluation.MultimodalVisualizer):
+            self.visualizer.normalized_by(*backbones.normalization(extractor))
 
     @property
     def trainer_arguments(self) -> dict[str, Any]:
@@ -231,7 +224,7 @@ class MEMD(TeacherStudentMixin, AnomalibModule):
             FloatingPointError: If the loss is not finite.
         """
         sample = self.features.sample(batch, self.model.embedding)
-        with fast_precision(self.device):
+        with backbones.fast_precision(self.device):
             if self.stage is Stage.TEACHER:
                 losses = self.objective.teacher_losses(self.model, sample)
             else:
@@ -252,6 +245,10 @@ class MEMD(TeacherStudentMixin, AnomalibModule):
     def plain_options(cls, options: Mapping[str, Any]) -> dict[str, Any]:
         """Options as plain data; what points outside a checkpoint is left out, as it holds all weights itself."""
         found = {name: plain(value) for name, value in options.items() if name not in COMPONENTS}
-        found["backbone_weights"] = RANDOM
+        found["backbone_weights"] = backbones.RANDOM
         found["training"] |= {"teacher_ckpt": None}
         return found
+
+
+def _chosen(given: Any, own: Any) -> Any:
+    return own if given is True else given
