@@ -95,12 +95,12 @@ class MEMD(TeacherStudentMixin, AnomalibModule):
         encoder, head, negatives = group(Encoder, encoder), group(Head, head), group(Negatives, negatives)
         frozen = training.freeze_backbone
         extractor, absent = backbones.build_or_defer(backbone, layers, backbone_weights, requires_grad=not frozen)
-        mean, std = backbones.normalization(extractor)
+        scale = backbones.normalization(extractor)
         super().__init__(
-            pre_processor=_chosen(pre_processor, evaluation.PairedPreProcessor(image_size, mean, std)),
-            post_processor=_chosen(post_processor, evaluation.MultimodalPostProcessor(modality)),
-            evaluator=_chosen(evaluator, evaluation.MultimodalEvaluator(modality)),
-            visualizer=_chosen(visualizer, evaluation.MultimodalVisualizer(mean, std)),
+            pre_processor=evaluation.PairedPreProcessor(image_size, *scale) if pre_processor is True else pre_processor,
+            post_processor=evaluation.MultimodalPostProcessor(modality) if post_processor is True else post_processor,
+            evaluator=evaluation.MultimodalEvaluator(modality) if evaluator is True else evaluator,
+            visualizer=evaluation.MultimodalVisualizer(*scale) if visualizer is True else visualizer,
         )
         self.modality = Modality(modality)
         self.absent_weights = absent
@@ -248,7 +248,3 @@ class MEMD(TeacherStudentMixin, AnomalibModule):
         found["backbone_weights"] = backbones.RANDOM
         found["training"] |= {"teacher_ckpt": None}
         return found
-
-
-def _chosen(given: Any, own: Any) -> Any:
-    return own if given is True else given
