@@ -1,5 +1,6 @@
 """The configs are what they say."""
 
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -36,3 +37,10 @@ def test_paper_preset_is_to_the_letter():
 def test_data_configs_build(name):
     datamodule = get_datamodule(yaml.safe_load((CONFIGS / f"{name}.yaml").read_text()))
     assert str(datamodule.root) == f"datasets/{name.replace('_', '-')}"
+
+
+def test_every_folder_of_the_package_is_in_the_wheel():
+    root = CONFIGS.parent
+    listed = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    folders = {".".join(file.parent.relative_to(root).parts) for file in (root / "anomalib_memd").rglob("__init__.py")}
+    assert set(listed) == folders | {"anomalib_memd.configs"}
