@@ -19,6 +19,22 @@ VERSION_KEY = "memd_version"
 """Where a checkpoint names the version of this package that wrote it."""
 
 
+OLD_CHOICES = [
+    (str, f"anomalib_memd.{name}")
+    for name in (
+        "modality.Modality",
+        "models.memd.torch_model.Fusion",
+        "models.memd.torch_model.Distillation",
+        "models.memd.branches.Evidence",
+        "models.memd.masked_attention.EnergyForm",
+        "models.memd.synthesis.SynthesisKind",
+        "models.memd.loss.GlobalDistance",
+        "models.memd.loss.KLDirection",
+    )
+]
+"""What options were in checkpoints of version 0.1. They are read as text, only to say what they are."""
+
+
 def read_checkpoint(path: Path | str, safe_globals: Sequence[Any] = ()) -> dict[str, Any]:
     """Read a checkpoint without running code of it.
 
@@ -34,7 +50,7 @@ def read_checkpoint(path: Path | str, safe_globals: Sequence[Any] = ()) -> dict[
         msg = f"{path}: no such checkpoint."
         raise FileNotFoundError(msg)
     try:
-        with anomalib_safe_globals(extra=list(safe_globals)):
+        with anomalib_safe_globals(extra=[*OLD_CHOICES, *safe_globals]):
             content = torch.load(path, map_location="cpu", weights_only=True)
         content["state_dict"], content["hyper_parameters"]
     except Exception as error:
@@ -118,6 +134,11 @@ class SelfDescribingMixin:
     """Options, by flat names or by their groups, on which the shape or the judgement of the model depends."""
     given: ClassVar[dict[str, Any]] = {}
     """Options by flat names that differ from their defaults; those of the instance that was made last of this class."""
+
+    @classmethod
+    def checkpoint_safe_globals(cls) -> Sequence[Any]:
+        """What a checkpoint of an older version holds; those of this version hold plain data alone."""
+        return OLD_CHOICES
 
     def rebuild(self, options: Mapping[str, Any]) -> None:
         """Build the model anew from options that a checkpoint holds; weights follow."""

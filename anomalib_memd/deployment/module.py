@@ -8,7 +8,7 @@ from anomalib.data import Batch, InferenceBatch
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 
 from anomalib_memd.components.backbones import BackboneError, pieces
-from anomalib_memd.components.checkpoints import SelfDescribingMixin
+from anomalib_memd.components.checkpoints import SelfDescribingMixin, read_checkpoint, require_version
 from anomalib_memd.components.two_stage import Stage
 from anomalib_memd.data import PairedImageBatch
 from anomalib_memd.evaluation import EndoscopyMixin, detector_post_processor
@@ -154,12 +154,16 @@ class TeacherStudentMixin(ExportsOneDetector, SelfDescribingMixin, EndoscopyMixi
             FileNotFoundError: If there is no such file.
             ValueError: If the file is no checkpoint of this model, or contradicts what the user has asked for.
         """
+        content = read_checkpoint(checkpoint_path)
+        try:
+            require_version(content)
+        except ValueError as error:
+            msg = f"{checkpoint_path}: {error}"
+            raise ValueError(msg) from error
         given = cls.given
         kwargs.setdefault("modality", given.get("modality", Modality.WLI))
         try:
             model: Any = super().load_from_checkpoint(checkpoint_path, *args, **kwargs)
-        except FileNotFoundError:
-            raise
         except Exception as error:
             msg = f"{checkpoint_path}: no readable checkpoint of MEMD ({type(error).__name__}: {error})."
             raise ValueError(msg) from error
