@@ -85,7 +85,3 @@ def _help(command: Callable, argument: str) -> str:
     """What the docstring of a command says of an argument."""
     found = re.search(rf"^\s*{argument}: (.+)$", inspect.getdoc(command) or "", re.MULTILINE)
     return found.group(1) if found else ""
-
-
-if __name__ == "__main__":
-    main()
