@@ -94,6 +94,7 @@ def test_every_format_gives_the_same(model, exported, branch, images):
         assert [port.any_name for port in network.inputs] == ["wli", "nbi"]
 
 
+@pytest.mark.slow
 def test_anomalibs_inferencers_load_exports_of_both_students(model, exported, images, tmp_path, monkeypatch):
     monkeypatch.setenv("TRUST_REMOTE_CODE", "1")
     monkeypatch.chdir(tmp_path)
