@@ -62,32 +62,43 @@ class BenchmarkConfig:
     """A whole benchmark.
 
     Args:
-        datasets: Datamodule (``class_path``, ``init_args``) of each data set, and if it has its own, ``max_time``.
+        datasets: Datamodule (``class_path``, ``init_args``) of each data set; if it has them, its own ``max_time``, and
+            as ``development`` the arguments of a datamodule with the same training images, whose ``test`` has been
+            looked at and serves to choose by.
         methods: Methods, in the order of the tables.
         seeds: Seeds of every method that does not name its own.
-        cross: Whether trained models are tested on the other data sets too.
+        cross: Whether trained models are tested on the other data sets too, or the data sets that take part in that.
         latency: Whether latency, number of parameters and size are measured, in the first job of each method.
         max_time: Wall-clock limit of training of every method with ``max_epochs``: seconds, or the name of a method
             that comes before, to train for as long as that took on the same data set, a modality.
         accelerator: ``cpu`` or ``cuda``.
         repeats: Folder of an earlier run of this benchmark. Instead of the limits in time, every method with
             ``max_epochs`` then trains for as many batches as it did there.
+        test_log: Markdown file that keeps a table of when and why test images were opened.
     """
 
     datasets: dict[str, dict[str, Any]]
     methods: tuple[Method, ...]
     seeds: tuple[int, ...] = (0,)
-    cross: bool = False
+    cross: bool | list[str] = False
     latency: bool = True
     max_time: float | str | None = None
     accelerator: str = "cpu"
     repeats: str | None = None
+    test_log: str = "docs/benchmark.md"
 
     def time_limit(self, method: Method, dataset: str) -> float | str | None:
         """Limit of the training of a method, see ``max_time``; ``None`` where there is none."""
         if method.max_epochs is None or self.repeats is not None:
             return None
         return method.max_time or self.datasets[dataset].get("max_time", self.max_time)
+
+    def tested_on(self, method: Method, dataset: str) -> list[str]:
+        """Names of the data sets that a method is tested on when it has been trained on one, which comes first."""
+        taking_part = self.cross if isinstance(self.cross, list) else list(self.datasets) * self.cross
+        if not method.cross or dataset not in taking_part:
+            return [dataset]
+        return [dataset, *(other for other in self.datasets if other in taking_part and other != dataset)]
 
     def needed_by(self, method: Method) -> set[str]:
         """Names of the methods that have to be finished before one can run."""
@@ -138,6 +149,7 @@ def load_config(
         content = _merge(content, shortened)
         if "methods" in shortened:
             content["methods"] = {name: content["methods"][name] for name in shortened["methods"]}
+    known = list(content.get("datasets") or ())
     content["datasets"] = {
         name: _at_root(data, root) for name, data in _selected(content, "datasets", datasets, path).items()
     }
@@ -152,6 +164,10 @@ def load_config(
         for place, (name, options) in enumerate(content["methods"].items())
     )
     config: BenchmarkConfig = _build(BenchmarkConfig, content, path)
+    unknown = set(config.cross) - set(known) if isinstance(config.cross, list) else set()
+    if unknown:
+        msg = f"{path}: 'cross' names {', '.join(sorted(unknown))}; the data sets are {', '.join(known)}."
+        raise BenchmarkConfigError(msg)
     _check_methods(config, path)
     for method in reversed(config.methods):
         if method.name in wanted:
@@ -204,10 +220,10 @@ def _build(cls: type, options: dict[str, Any], path: Path) -> Any:
 
 def _at_root(data: dict[str, Any], root: str | Path | None) -> dict[str, Any]:
     data = copy.deepcopy(data)
-    options = data.get("init_args", {})
-    for name in FOLDERS:
-        if root is not None and options.get(name) is not None:
-            options[name] = str(Path(root) / options[name])
+    for options in (data.get("init_args", {}), data.get("development", {})):
+        for name in FOLDERS:
+            if root is not None and options.get(name) is not None:
+                options[name] = str(Path(root) / options[name])
     return data
 
 

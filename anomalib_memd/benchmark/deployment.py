@@ -43,16 +43,16 @@ def measure_deployment(ckpt: Path, datamodule: AnomalibDataModule, folder: Path,
 
     Args:
         ckpt: Checkpoint of MEMD.
-        datamodule: Pairs; its training images calibrate INT8, and its test images are judged.
+        datamodule: Pairs; its training images calibrate INT8, and its validation images are judged.
         folder: Where exports and tables go.
-        images: Number of test images on which every format is compared with PyTorch.
+        images: Number of validation images on which every format is compared with PyTorch.
 
     Returns:
         Both tables as Markdown. They are also written to ``agreement.csv`` and ``speed.csv``.
     """
     model = MEMD.load_from_checkpoint(ckpt, map_location="cpu", visualizer=False).eval()
     exports = {modality: _export_student(model, modality, datamodule, folder / modality) for modality in Modality}
-    datamodule.setup("test")
+    datamodule.setup("validate")
     agreement = pd.DataFrame(
         [row for modality in Modality for row in _agreement(model, modality, exports[modality], datamodule, images)]
     )
@@ -81,7 +81,7 @@ def _agreement(
     import onnxruntime  # noqa: PLC0415  extras
     import openvino  # noqa: PLC0415
 
-    parts = [(_of(modality, batch), batch.gt_label) for batch in datamodule.test_dataloader()]
+    parts = [(_of(modality, batch), batch.gt_label) for batch in datamodule.val_dataloader()]
     batches, labels = [images for images, _ in parts], torch.cat([label for _, label in parts]).numpy()
     core = openvino.Core()
     session = onnxruntime.InferenceSession(exports["ONNX"])
@@ -104,7 +104,7 @@ def _agreement(
             score, anomaly_map = np.max(differences, axis=0)
             row = {"modality": modality.value.upper(), "format": name}
             row |= {"score difference": f"{score:.1e}", "map difference": f"{anomaly_map:.1e}"}
-            # The whole test where the format itself may cost accuracy.
+            # All images where the format itself may cost accuracy.
             if name == "PyTorch" or name.startswith("OpenVINO"):
                 scores = np.concatenate([run(batch)[0] for batch in batches])
                 row["image AUROC"] = f"{100 * roc_auc_score(labels, scores):.2f}"

@@ -17,6 +17,7 @@ from anomalib_memd.modality import Modality
 
 from . import tables
 from .bootstrap import times_drawn
+from .splits import reported
 
 NORMAL, ABNORMAL = "#3b6fb6", "#c8553d"
 TITLE = {modality.value: modality.name for modality in Modality}
@@ -35,7 +36,7 @@ def write_figures(output: Path, method: str = "MEMD") -> list[Path]:
     Raises:
         FileNotFoundError: If no job has finished there.
     """
-    scores, facts = tables.load_scores(output), tables.load_facts(output)
+    scores, facts = reported(tables.load_scores(output)), tables.load_facts(output)
     folder = output / "figures"
     folder.mkdir(exist_ok=True)
     drawn: list[Path] = []
@@ -169,7 +170,7 @@ def encodings(run: dict[str, Any]) -> Figure | None:
         return None
     figure, axes = _panels(len(kept))
     for axis, (name, values) in zip(axes, kept.items(), strict=True):
-        part = scores[(scores.tested_on == run["dataset"]) & (scores.detector == name)]
+        part = reported(scores[(scores.tested_on == run["dataset"]) & (scores.detector == name)])
         points = TSNE(random_state=0, perplexity=min(30, len(values) // 4)).fit_transform(values)
         for class_name, rows in part.reset_index(drop=True).groupby("class"):
             marker = "x" if rows.label.iloc[0] else "o"

@@ -25,6 +25,7 @@ from lightning import seed_everything
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.cli import instantiate_class
 from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import nn
 
 from anomalib_memd.components.backbones import build_backbone
@@ -36,6 +37,7 @@ from .feature_store import FeatureStore, shared_features
 from .limits import training_limit
 from .process import run_apart
 from .recorder import ScoreRecorder
+from .splits import DEV, TEST, VAL
 from .task import Task, run_folder
 
 logger = logging.getLogger(__name__)
@@ -105,7 +107,13 @@ class BenchmarkJob(Job):
         if not path.exists():
             return False
         facts = json.loads(path.read_text(encoding="utf-8"))
-        return facts["digest"] == self.task.digest and bool(facts["cost"] or not self.task.latency)
+        tested = set(self.task.splits) <= set(facts.get("splits", []))
+        return facts["digest"] == self.task.digest and tested and bool(facts["cost"] or not self.task.latency)
+
+    @property
+    def opens_test(self) -> bool:
+        """Whether it is going to look at test images."""
+        return TEST in self.task.splits and not self._is_finished()
 
     def _run(self, workspace: Path, task_id: int | None) -> None:
         task, method = self.task, self.task.method
@@ -155,6 +163,7 @@ class BenchmarkJob(Job):
             "dataset": task.dataset,
             "modality": task.modality,
             "seed": task.seed,
+            "splits": list(task.splits),
             "epochs": epochs,
             "batches": limit.seen,
             "training_seconds": training_seconds,
@@ -190,9 +199,11 @@ class BenchmarkJob(Job):
                     module.feature_extractor.load_state_dict(source.feature_extractor.state_dict())
         return model
 
-    def _datamodule(self, dataset: str) -> AnomalibDataModule:
+    def _datamodule(self, dataset: str, split: str = VAL) -> AnomalibDataModule:
         data = self.task.datasets[dataset]
         arguments = data.get("init_args", {}) | self.task.method.data_args | {"modality": self.task.modality}
+        if split == DEV:
+            arguments |= data["development"]
         translator = arguments.pop("translator", None)
         datamodule = get_datamodule({"class_path": data["class_path"], "init_args": arguments})
         if translator is not None:  # anomalib's factory takes plain values alone.
@@ -203,15 +214,26 @@ class BenchmarkJob(Job):
         self, model: AnomalibModule, engine: Engine, checkpoint: str | None
     ) -> tuple[pd.DataFrame, dict[str, Any], ScoreRecorder]:
         """Test on every data set; returns the scores and pixel metrics of all, and what was kept of the own one."""
-        recorders = {}
-        for dataset in self.task.datasets:
-            recorders[dataset] = ScoreRecorder(self.task.modality)
-            engine.trainer.callbacks.insert(0, recorders[dataset])
-            engine.test(model=model, datamodule=self._datamodule(dataset), ckpt_path=checkpoint, verbose=False)
-            engine.trainer.callbacks.remove(recorders[dataset])
-        scores = [recorder.scores().assign(tested_on=dataset) for dataset, recorder in recorders.items()]
-        pixels = {dataset: recorder.pixel_metrics() for dataset, recorder in recorders.items()}
-        return pd.concat(scores), pixels, recorders[self.task.dataset]
+        recorders: dict[tuple[str, str], ScoreRecorder] = {}
+        for dataset, data in self.task.datasets.items():
+            for split in self.task.splits:
+                if split == DEV and "development" not in data:
+                    continue
+                datamodule = self._datamodule(dataset, split)
+                if split == VAL:
+                    datamodule.prepare_data()
+                    datamodule.setup(TrainerFn.TESTING)
+                    datamodule.test_data = datamodule.val_data
+                recorder = recorders[dataset, split] = ScoreRecorder(self.task.modality)
+                engine.trainer.callbacks.insert(0, recorder)
+                engine.test(model=model, datamodule=datamodule, ckpt_path=checkpoint, verbose=False)
+                engine.trainer.callbacks.remove(recorder)
+        scores = [r.scores().assign(tested_on=dataset, split=split) for (dataset, split), r in recorders.items()]
+        pixels: dict[str, Any] = {}
+        for (dataset, split), recorder in recorders.items():
+            pixels.setdefault(dataset, {})[split] = recorder.pixel_metrics()
+        shown = TEST if TEST in self.task.splits else VAL
+        return pd.concat(scores), pixels, recorders[self.task.dataset, shown]
 
     @staticmethod
     def collect(results: list[dict[str, Any]]) -> pd.DataFrame:

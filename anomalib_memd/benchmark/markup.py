@@ -8,7 +8,7 @@ import pandas as pd
 
 from anomalib_memd.modality import Branch, Modality
 
-from . import tables
+from . import splits, tables
 
 MARKS = ("¹", "²", "³")
 TITLES = {"wli": "WLI", "nbi": "NBI", "teacher": "teacher (pairs)"}
@@ -42,8 +42,10 @@ def write_tables(output: Path, ablation: bool = False) -> dict[str, pd.DataFrame
 def _raw_tables(output: Path) -> dict[str, pd.DataFrame]:
     """Every table with plain figures, by name, see :mod:`~anomalib_memd.benchmark.tables`."""
     scores = tables.load_scores(output)
+    comparison = tables.comparison(scores)
     return {
-        "comparison": tables.comparison(scores),
+        "comparison": comparison,
+        "drops": tables.drops(comparison),
         "seeds": tables.image_metrics(scores),
         "classes": tables.class_metrics(scores),
         "pixels": tables.pixel_metrics(output),
@@ -74,17 +76,20 @@ def _shown_tables(output: Path, raw: dict[str, pd.DataFrame], ablation: bool = F
     """
     shown = {}
     comparison, pixels = raw["comparison"], raw["pixels"]
-    for (dataset, tested_on), part in comparison.groupby(["dataset", "tested_on"], sort=False):
+    for (dataset, tested_on, split), part in comparison.groupby(["dataset", "tested_on", "split"], sort=False):
         name = dataset if dataset == tested_on else f"{dataset}, tested on {tested_on}"
+        name = f"{name} ({splits.TITLES[str(split)]})"
         table = _methods(part, paper=dataset == tested_on and not ablation)
         if ablation:
             table = _variants(table, part, "auroc", output)
         shown[f"{name}: image AUROC / average precision in %"] = table
-        own = pixels[(pixels.dataset == dataset) & (pixels.tested_on == tested_on)]
+        own = pixels[(pixels.dataset == dataset) & (pixels.tested_on == tested_on) & (pixels.split == split)]
         if len(own):
             table = _variants(_pixels(own), own, "pixel_AUROC", output) if ablation else _pixels(own)
             shown[f"{name}: pixel AUROC / AUPRO in %"] = table
-    classes = raw["classes"]
+    if comparison.split.nunique() > 1:
+        shown["Image AUROC in % on images to choose by and on test, and the drop (points)"] = _drops(raw["drops"])
+    classes = splits.reported(raw["classes"])
     classes = classes[classes.dataset == classes.tested_on]
     if classes["class"].nunique() > 1:
         shown["Image AUROC in % of each abnormal class"] = _wide(classes)
@@ -150,11 +155,22 @@ def _wide(classes: pd.DataFrame) -> pd.DataFrame:
     return means.unstack("class").reset_index()
 
 
+def _drops(drops: pd.DataFrame) -> pd.DataFrame:
+    shown = pd.DataFrame(
+        {"trained on": drops.dataset, "tested on": drops.tested_on, "method": drops.method, "detector": drops.detector}
+    )
+    for name in drops.columns[shown.shape[1] :]:
+        title = name.replace("_drop", " - test")
+        shown[title] = ["" if pd.isna(x) else f"{100 * x:{'+' if '-' in title else ''}.1f}" for x in drops[name]]
+    return shown
+
+
 def _lead(lead: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "trained on": lead.dataset,
             "tested on": lead.tested_on,
+            "split": lead.split,
             "metric": lead.metric.map({"auroc": "image AUROC", "ap": "average precision"}),
             "modality": lead.detector.map(TITLES),
             "best other": lead.rival,

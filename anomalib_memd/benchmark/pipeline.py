@@ -17,6 +17,7 @@ from anomalib_memd.modality import Modality
 
 from .config import BenchmarkConfig, Method
 from .job import BenchmarkJob
+from .splits import CHOOSING, TEST, log_opening
 from .task import Task
 
 
@@ -26,11 +27,13 @@ class BenchmarkJobGenerator(JobGenerator):
     Args:
         config: The benchmark.
         output: Its folder.
+        splits: What methods are tested on.
     """
 
-    def __init__(self, config: BenchmarkConfig, output: Path) -> None:
+    def __init__(self, config: BenchmarkConfig, output: Path, splits: tuple[str, ...] = CHOOSING) -> None:
         self.config = config
         self.output = output
+        self.splits = splits
 
     @property
     def job_class(self) -> type[BenchmarkJob]:
@@ -43,8 +46,6 @@ class BenchmarkJobGenerator(JobGenerator):
         config = self.config
         for dataset in config.datasets:
             for method in config.methods:
-                crossed = config.cross and method.cross
-                others = {name: data for name, data in config.datasets.items() if crossed and name != dataset}
                 seeds = config.seeds if method.seeds is None else method.seeds
                 modalities = _modalities(method)
                 # Neither data nor seed change what an architecture costs in use.
@@ -55,7 +56,7 @@ class BenchmarkJobGenerator(JobGenerator):
                             Task(
                                 method=method,
                                 dataset=dataset,
-                                datasets={dataset: config.datasets[dataset]} | others,
+                                datasets={name: config.datasets[name] for name in config.tested_on(method, dataset)},
                                 modality=modality,
                                 seed=seed,
                                 output=self.output,
@@ -63,6 +64,7 @@ class BenchmarkJobGenerator(JobGenerator):
                                 latency=config.latency and (dataset, seed, modality) == first,
                                 max_time=config.time_limit(method, dataset),
                                 repeats=None if method.max_epochs is None else config.repeats,
+                                splits=self.splits,
                             )
                         )
 
@@ -79,18 +81,24 @@ class Benchmark(Pipeline):
     Args:
         config: The benchmark.
         output: Its folder, which one run at a time uses.
+        open_test: Why ``test`` is opened; with ``None`` methods are tested on images to choose by alone.
     """
 
-    def __init__(self, config: BenchmarkConfig, output: str | Path) -> None:
+    def __init__(self, config: BenchmarkConfig, output: str | Path, open_test: str | None = None) -> None:
         self.config = config
         self.output = Path(output)
+        self.open_test = open_test
+
+    def _generators(self) -> list[BenchmarkJobGenerator]:
+        splits = CHOOSING if self.open_test is None else (*CHOOSING, TEST)
+        turns = (replace(self.config, methods=methods) for methods in _in_turns(self.config))
+        return [BenchmarkJobGenerator(turn, self.output, splits) for turn in turns]
 
     def _setup_runners(self, args: dict | None = None) -> list[Runner]:
         """One runner after the other, so that what jobs need of others is there, however many run at a time."""
         del args
         at_a_time = _jobs_at_a_time(self.config.accelerator)
-        turns = (replace(self.config, methods=methods) for methods in _in_turns(self.config))
-        generators = [BenchmarkJobGenerator(turn, self.output) for turn in turns]
+        generators = self._generators()
         return [ParallelRunner(g, at_a_time) if at_a_time > 1 else SerialRunner(g) for g in generators]
 
     def run(self, args: Any = None) -> pd.DataFrame:  # type: ignore[override]
@@ -104,12 +112,23 @@ class Benchmark(Pipeline):
 
         Raises:
             RuntimeError: If another run uses the folder.
+            ValueError: If test images are to be opened without a reason.
         """
         del args
         with used_alone(self.output):
+            self._log_opening()
             for unfinished in self.output.glob(".job-*"):
                 shutil.rmtree(unfinished, ignore_errors=True)  # Left by a run that was killed.
             return pd.concat([runner.run({}) for runner in self._setup_runners()], ignore_index=True)
+
+    def _log_opening(self) -> None:
+        """Before test images are opened, say so: a run that fails afterwards has seen them too."""
+        if self.open_test is None:
+            return
+        jobs = (job for generator in self._generators() for job in generator.generate_jobs())
+        opened = {dataset: None for job in jobs if job.opens_test for dataset in job.task.datasets}
+        if opened:
+            log_opening(Path(self.config.test_log), list(opened), self.open_test)
 
 
 def _jobs_at_a_time(accelerator: str) -> int:

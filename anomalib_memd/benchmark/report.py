@@ -18,6 +18,7 @@ from anomalib_memd.modality import Modality
 from . import tables
 from .figures import write_figures
 from .markup import write_tables
+from .splits import reported
 
 _PAGE = Path(__file__).with_name("report.html")
 
@@ -73,8 +74,8 @@ def _cases(facts: list[dict[str, Any]]) -> list[dict[str, Any]]:
     cases: dict[tuple[str, str], dict[str, Any]] = {}
     seen: set[tuple[str, str, str]] = set()
     for run in facts:
-        scores = pd.read_csv(run["folder"] / "scores.csv")
-        scores = scores[scores.tested_on == run["dataset"]].set_index(["detector", "image"]).score
+        rows = pd.read_csv(run["folder"] / "scores.csv")
+        scores = reported(rows[rows.tested_on == run["dataset"]]).set_index(["detector", "image"]).score
         with np.load(run["folder"] / "pictures.npz") as pictures:
             stored = {key: pictures[key] for key in pictures.files}
         for detector in (modality.value for modality in Modality):

@@ -11,6 +11,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from anomalib_memd.modality import Modality
 
 from .bootstrap import BOOTSTRAPS
+from .splits import CHOOSING, TEST, reported
 
 PAPER_RESULTS = {
     "STPM": {"wli": (70.71, 73.52), "nbi": (69.39, 70.98)},
@@ -25,7 +26,7 @@ PAPER_RESULTS = {
 }
 """AUROC and average precision in percent on Kvasir V2, from table 3 of the paper."""
 
-KEYS = ["dataset", "tested_on", "method", "detector"]
+KEYS = ["dataset", "tested_on", "split", "method", "detector"]
 
 
 def load_scores(output: Path) -> pd.DataFrame:
@@ -35,7 +36,7 @@ def load_scores(output: Path) -> pd.DataFrame:
         output: Folder of the benchmark.
 
     Returns:
-        One row for each image, detector and job: ``dataset, tested_on, method, group, seed, detector, image,
+        One row for each image, detector and job: ``dataset, tested_on, split, method, group, seed, detector, image,
         class, label, score``.
 
     Raises:
@@ -56,12 +57,17 @@ def load_facts(output: Path) -> list[dict[str, Any]]:
 
     Raises:
         FileNotFoundError: If no job has finished there.
+        ValueError: If a job is of an older version, which tested on other images.
     """
     files = sorted((output / "runs").glob("*/*/*/result.json"))
     if not files:
         msg = f"{output} holds no finished job; run 'anomalib-memd benchmark --output {output}' first."
         raise FileNotFoundError(msg)
     facts = [json.loads(file.read_text(encoding="utf-8")) | {"folder": file.parent} for file in files]
+    older = [f for f in facts if "splits" not in f]
+    if older:
+        msg = f"{older[0]['folder']} is of a version before 0.3; run the benchmark into another folder by --output."
+        raise ValueError(msg)
     return sorted(facts, key=lambda f: (f.get("order", 0), f["modality"] == Modality.NBI.value))
 
 
@@ -72,7 +78,7 @@ def image_metrics(scores: pd.DataFrame) -> pd.DataFrame:
         scores: See :func:`load_scores`.
 
     Returns:
-        Columns ``dataset, tested_on, method, detector, seed, auroc, ap``, in [0, 1].
+        Columns ``dataset, tested_on, split, method, detector, seed, auroc, ap``, in [0, 1].
     """
     names = [*KEYS, "seed"]
     return pd.DataFrame(
@@ -91,7 +97,7 @@ def class_metrics(scores: pd.DataFrame) -> pd.DataFrame:
         scores: See :func:`load_scores`.
 
     Returns:
-        Columns ``dataset, tested_on, method, detector, seed, class, auroc, ap``.
+        Columns ``dataset, tested_on, split, method, detector, seed, class, auroc, ap``.
     """
     parts = [
         image_metrics(scores[(scores.label == 0) | (scores["class"] == name)]).assign(**{"class": name})
@@ -107,8 +113,8 @@ def comparison(scores: pd.DataFrame) -> pd.DataFrame:
         scores: See :func:`load_scores`.
 
     Returns:
-        Columns ``dataset, tested_on, method, detector, seeds``, then ``auroc, auroc_std, ap, ap_std`` over seeds and
-        ``auroc_low, auroc_high, ap_low, ap_high``, the 95 % bootstrap intervals over images.
+        Columns ``dataset, tested_on, split, method, detector, seeds``, then ``auroc, auroc_std, ap, ap_std`` over
+        seeds and ``auroc_low, auroc_high, ap_low, ap_high``, the 95 % bootstrap intervals over images.
     """
     metrics = image_metrics(scores)
     table = (
@@ -137,13 +143,14 @@ def lead(scores: pd.DataFrame, method: str = "MEMD") -> pd.DataFrame:
         method: The method.
 
     Returns:
-        Columns ``dataset, tested_on, metric, detector, rival, lead, low, high, p``: the difference of image AUROC or
-        average precision to the method that is best by it, its 95 % interval and the two-sided p value of a paired
-        bootstrap over images.
+        Columns ``dataset, tested_on, split, metric, detector, rival, lead, low, high, p``: the difference of image
+        AUROC or average precision to the method that is best by it, its 95 % interval and the two-sided p value of a
+        paired bootstrap over images.
     """
     rows = []
     scores = scores[scores.detector.isin([modality.value for modality in Modality])]
-    for (dataset, tested_on, detector), group in scores.groupby(["dataset", "tested_on", "detector"], sort=False):
+    names = ["dataset", "tested_on", "split", "detector"]
+    for (dataset, tested_on, split, detector), group in scores.groupby(names, sort=False):
         groups: dict[Any, pd.DataFrame] = dict(list(group.groupby("method", sort=False)))
         if method not in groups or len(groups) < 2:
             continue
@@ -157,6 +164,7 @@ def lead(scores: pd.DataFrame, method: str = "MEMD") -> pd.DataFrame:
                 {
                     "dataset": dataset,
                     "tested_on": tested_on,
+                    "split": split,
                     "metric": metric,
                     "detector": detector,
                     "rival": rival,
@@ -167,6 +175,26 @@ def lead(scores: pd.DataFrame, method: str = "MEMD") -> pd.DataFrame:
                 }
             )
     return pd.DataFrame(rows)
+
+
+def drops(comparison: pd.DataFrame) -> pd.DataFrame:
+    """What each method loses from images that were chosen by to ``test``: how far its choices have fitted the former.
+
+    Args:
+        comparison: See :func:`comparison`.
+
+    Returns:
+        Columns ``dataset, tested_on, method, detector``, the mean image AUROC on each split, ``val``, ``dev`` and
+        ``test`` as far as there is one, and ``val_drop`` and ``dev_drop``, its difference to that on ``test``.
+    """
+    names = [key for key in KEYS if key != "split"]
+    wide = comparison.set_index(KEYS).auroc.unstack("split").reindex(columns=[*CHOOSING, TEST])
+    order = comparison.drop_duplicates(names).set_index(names).index
+    wide = wide.reindex(order).dropna(axis=1, how="all")
+    for split in CHOOSING:
+        if split in wide and TEST in wide:
+            wide[f"{split}_drop"] = wide[split] - wide[TEST]
+    return wide.reset_index()
 
 
 def _by_image(group: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
@@ -191,7 +219,7 @@ def contribution(output: Path, method: str = "MEMD") -> pd.DataFrame:
         if facts["method"] != method or not set(Modality) <= set(facts["thresholds"]):
             continue
         scores = pd.read_csv(facts["folder"] / "scores.csv")
-        own = scores[scores.tested_on == facts["dataset"]]
+        own = reported(scores[scores.tested_on == facts["dataset"]])
         right = {}
         for modality in Modality:
             part = own[own.detector == modality.value].set_index("image")
@@ -248,12 +276,13 @@ def pixel_metrics(output: Path) -> pd.DataFrame:
         output: Folder of the benchmark.
 
     Returns:
-        Columns ``dataset, tested_on, method, detector``, then mean and standard deviation of both.
+        Columns ``dataset, tested_on, split, method, detector``, then mean and standard deviation of both.
     """
     rows = [
-        {"dataset": f["dataset"], "tested_on": tested_on, "method": f["method"], "detector": detector} | values
+        dict(zip(KEYS, (f["dataset"], tested_on, split, f["method"], detector), strict=True)) | values
         for f in load_facts(output)
-        for tested_on, detectors in f["pixel_metrics"].items()
+        for tested_on, splits in f["pixel_metrics"].items()
+        for split, detectors in splits.items()
         for detector, values in detectors.items()
     ]
     if not rows:

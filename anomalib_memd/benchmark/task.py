@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from .config import Method
+from .splits import CHOOSING
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class Task:
         latency: Whether to measure latency, number of parameters and size.
         max_time: Wall-clock limit of training: seconds, or the method that it may last as long as.
         repeats: Folder of an earlier run of the benchmark, after whose number of batches the training ends.
+        splits: What it is tested on.
     """
 
     method: Method
@@ -36,6 +38,7 @@ class Task:
     latency: bool = True
     max_time: float | str | None = None
     repeats: str | None = None
+    splits: tuple[str, ...] = CHOOSING
 
     @property
     def folder(self) -> Path:
@@ -48,6 +51,7 @@ class Task:
         # What is left at its default does not count, so that a new option does not make old results stale.
         method = {f.name: value for f in fields(Method) if (value := getattr(self.method, f.name)) != _default(f)}
         content = asdict(self) | {"output": None, "latency": None, "method": method | {"order": None, "seeds": None}}
+        del content["splits"]
         if self.repeats is None:
             del content["repeats"]
         return hashlib.sha256(json.dumps(content, default=str, sort_keys=True).encode()).hexdigest()[:16]

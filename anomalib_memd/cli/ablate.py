@@ -18,6 +18,8 @@ def ablate(
 ) -> None:
     """Train and test variants of MEMD that differ in one argument each, and print the tables.
 
+    An ablation is there to choose by, so it never opens ``test``.
+
     Args:
         config: Configuration, see configs/ablation.yaml.
         output: Folder of scores, tables and kept features.

@@ -24,8 +24,12 @@ def benchmark(
     seeds: list[int] | None = None,
     deployment: bool = False,
     repeat: Path | None = None,
+    open_test: str | None = None,
 ) -> None:
     """Train and test all methods on all data sets, and print the tables.
+
+    Methods are tested on images to choose by: ``val``, and the ``development`` of a data set that has one. Their
+    ``test`` is opened where ``open_test`` says why. Each opening is logged, as a figure is worth less with each.
 
     Jobs that have finished before are not run again; a job that fails is reported and does not stop the others.
 
@@ -41,13 +45,18 @@ def benchmark(
             of the first data set and seed, and trains it first unless that has been done.
         repeat: Folder of an earlier run to repeat into another: methods that had a limit in time there are trained
             for as many batches as they were then, however long that takes, and come to the same figures.
+        open_test: Why ``test`` is opened. Date, data sets, commit and reason go into the ``test_log`` of the
+            configuration.
     """
+    if deployment and open_test is not None:
+        msg = "What --deployment measures needs no test images; leave out --open_test."
+        raise BenchmarkConfigError(msg)
     if repeat is not None and repeat.resolve() == output.resolve():
         msg = f"{repeat} cannot be repeated into itself; name another folder by --output."
         raise BenchmarkConfigError(msg)
     chosen = load_config(config, root, quick, methods, datasets, seeds, repeat)
     if not deployment:
-        run_jobs(chosen, output, ablation=False)
+        run_jobs(chosen, output, ablation=False, open_test=open_test)
         return
     method = next((m for m in chosen.methods if m.paired), None)
     if method is None:
@@ -61,18 +70,19 @@ def benchmark(
     print(measure_deployment(ckpt, datamodule, output / "deployment"))  # noqa: T201
 
 
-def run_jobs(config: BenchmarkConfig, output: Path, ablation: bool) -> None:
+def run_jobs(config: BenchmarkConfig, output: Path, ablation: bool, open_test: str | None = None) -> None:
     """Run all jobs that are not done, and print the tables.
 
     Args:
         config: Methods, data sets and seeds.
         output: Folder of scores and tables.
         ablation: Whether the methods are variants of one.
+        open_test: Why ``test`` is opened, if it is.
 
     Raises:
         RuntimeError: If jobs failed, after all others have run.
     """
-    results = Benchmark(config, output).run()
+    results = Benchmark(config, output, open_test).run()
     failed = results[results.status == FAILED]
     table = Table(*failed.columns, title=f"{len(results) - len(failed)} jobs finished, {len(failed)} failed")
     for row in failed.itertuples(index=False):

@@ -110,7 +110,8 @@ def test_the_printed_figures_are_those_of_the_stored_scores(benchmark):
     for detector in ("wli", "nbi"):
         own = scores[scores.detector == detector]
         assert f"{100 * roc_auc_score(own.label, own.score):.1f} /" in row
-    assert len(scores) == 3 * 40
+    assert set(scores.split) == {"val"}
+    assert len(scores) == 3 * 24
 
 
 @pytest.mark.slow
@@ -128,7 +129,7 @@ def test_a_job_leaves_what_it_cost_and_where_it_judged(benchmark):
     facts = json.loads((folder / "out/runs/phantom/MEMD/paired-seed0/result.json").read_text())
     assert facts["epochs"] == 5
     assert set(facts["thresholds"]) == {"wli", "nbi", "teacher"}
-    assert 0 < facts["pixel_metrics"]["phantom"]["wli"]["pixel_AUPRO"] <= 1
+    assert 0 < facts["pixel_metrics"]["phantom"]["val"]["wli"]["pixel_AUPRO"] <= 1
     assert facts["peak_memory_bytes"] > 1e8
     MEMD.load_from_checkpoint(folder / "out/runs/phantom/MEMD/paired-seed0/model.ckpt", visualizer=False)
     taker = json.loads((folder / "out/runs/phantom/no_L_KD/paired-seed0/result.json").read_text())
@@ -229,6 +230,26 @@ def test_the_report_works_in_a_browser(benchmark, tmp_path):
         names.append(views)
     assert names[0] != names[1]
     assert "<title>it fits</title>" in dom
+
+
+@pytest.mark.slow
+def test_test_images_are_opened_once_and_logged(benchmark):
+    folder, _ = benchmark
+    methods = {"Pooled Mahalanobis": CONFIG["methods"]["Pooled Mahalanobis"]}
+    data = {"phantom": CONFIG["datasets"]["phantom"] | {"development": {"seed": 7}}}
+    config = {"datasets": data, "methods": methods, "latency": False, "test_log": "log.md"}
+    (folder / "opened.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+    arguments = ["benchmark", "--config", "opened.yaml", "--root", folder, "--output", "opened"]
+    for _ in range(2):
+        done = run(folder, *arguments, "--open_test", "figures of the test")
+        assert done.returncode == 0, done.stderr[-2000:]
+    scores = pd.read_csv(folder / "opened/runs/phantom/Pooled_Mahalanobis/wli-seed0/scores.csv")
+    assert scores.split.value_counts().to_dict() == {"val": 24, "dev": 40, "test": 40}
+    assert scores.groupby("split").score.mean().nunique() == 3, "a split was tested on the images of another"
+    logged = [line for line in (folder / "log.md").read_text().splitlines() if "figures of the test" in line]
+    assert len(logged) == 1
+    assert "| phantom |" in logged[0]
+    assert "| trained on | tested on | method | detector | val | dev | test | val - test | dev - test |" in done.stdout
 
 
 @pytest.mark.slow

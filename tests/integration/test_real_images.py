@@ -30,6 +30,7 @@ pytestmark = needs_shared
     [
         ("kvasir-colon", (530, 144, 377), TaskType.SEGMENTATION),
         ("gastrovision-colon", (799, 180, 300), TaskType.CLASSIFICATION),
+        ("gastrovision-colon-dev", (799, 180, 500), TaskType.CLASSIFICATION),
         ("wce-bleeding", (600, 160, 400), TaskType.SEGMENTATION),
     ],
 )
@@ -40,7 +41,7 @@ def test_split_is_read_as_documented(name, sizes, task):
     datasets = (datamodule.train_data, datamodule.val_data, datamodule.test_data)
     assert tuple(map(len, datasets)) == sizes
     assert datamodule.test_data.task is task
-    batch = next(iter(datamodule.test_dataloader()))
+    batch = next(iter(datamodule.val_dataloader()))
     assert batch.image.shape == batch.nbi_image.shape
     assert (batch.gt_mask is not None) == (task is TaskType.SEGMENTATION)
 

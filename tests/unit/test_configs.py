@@ -33,7 +33,7 @@ def test_paper_preset_is_to_the_letter():
     assert model.model.teacher.fusion.layers[0].query.out_channels == 512
 
 
-@pytest.mark.parametrize("name", ["kvasir", "kvasir_colon", "gastrovision_colon"])
+@pytest.mark.parametrize("name", ["kvasir", "kvasir_colon", "gastrovision_colon", "wce_bleeding"])
 def test_data_configs_build(name):
     datamodule = get_datamodule(yaml.safe_load((CONFIGS / f"{name}.yaml").read_text()))
     assert str(datamodule.root) == f"datasets/{name.replace('_', '-')}"

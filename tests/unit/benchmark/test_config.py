@@ -104,6 +104,22 @@ def test_a_chosen_method_brings_those_that_it_needs(tmp_path):
     ]
 
 
+def test_cross_may_name_the_data_sets_that_take_part(tmp_path):
+    datasets = PLAIN["datasets"] | {"c": PLAIN["datasets"]["a"]}
+    tasks = jobs_of(load_config(written(tmp_path, datasets=datasets, cross=["a", "c"])))
+    tested_on = {task.dataset: list(task.datasets) for task in tasks}
+    assert tested_on == {"a": ["a", "c"], "b": ["b"], "c": ["c", "a"]}
+    with pytest.raises(BenchmarkConfigError, match="'cross' names d; the data sets are a, b"):
+        load_config(written(tmp_path, cross=["a", "d"]))
+
+
+def test_the_development_of_a_data_set_is_below_the_root_too(tmp_path):
+    data = PLAIN["datasets"]["a"] | {"development": {"root": "a-dev"}}
+    assert load_config(written(tmp_path, datasets={"a": data}), root="data").datasets["a"]["development"] == {
+        "root": "data/a-dev"
+    }
+
+
 def test_a_method_may_stay_out_of_cross_tests(tmp_path):
     methods = PLAIN["methods"] | {"Rival": PLAIN["methods"]["Rival"] | {"cross": False}}
     tasks = jobs_of(load_config(written(tmp_path, cross=True, methods=methods)))

@@ -1,5 +1,6 @@
 """What a job is known by, and the model it builds."""
 
+import json
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +26,19 @@ def test_a_job_is_known_by_what_its_results_depend_on():
     others = [task(seed=1), task(weights="x"), task(max_epochs=3), task(init_args={"backbone": "resnet18"})]
     assert len({task().digest, *(other.digest for other in others)}) == 5
     assert replace(task(), repeats="before").digest != task().digest
+
+
+def test_a_job_that_was_not_tested_on_test_is_not_finished_for_those_who_open_it(tmp_path):
+    own = replace(task(), output=tmp_path, latency=False)
+    own.folder.mkdir(parents=True)
+    facts = {"digest": own.digest, "splits": ["val", "dev"], "cost": {}}
+    (own.folder / "result.json").write_text(json.dumps(facts))
+    assert BenchmarkJob(own).run()["status"] == jobs.FINISHED
+    opening = BenchmarkJob(replace(own, splits=("val", "dev", "test")))
+    assert opening.opens_test
+    (own.folder / "result.json").write_text(json.dumps(facts | {"splits": ["val", "dev", "test"]}))
+    assert not opening.opens_test
+    assert BenchmarkJob(own).run()["status"] == jobs.FINISHED
 
 
 def test_an_option_at_its_default_leaves_old_results_valid():

@@ -7,16 +7,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from anomalib_memd.benchmark import bootstrap, tables
+from anomalib_memd.benchmark import bootstrap, splits, tables
 from anomalib_memd.benchmark.markup import titled_markdown, to_markdown, write_tables
 
 
-def write_run(output, method, modality, seed, rows, **facts):
+def write_run(output, method, modality, seed, rows, rows_of_val=None, **facts):
     folder = output / "runs" / "colon" / method / f"{modality}-seed{seed}"
     folder.mkdir(parents=True)
-    frame = pd.DataFrame(rows, columns=["detector", "image", "class", "label", "score"])
-    frame.assign(tested_on="colon").to_csv(folder / "scores.csv", index=False)
+    names = ["detector", "image", "class", "label", "score"]
+    frames = [pd.DataFrame(rows_of_val or [], columns=names).assign(split="val")] if rows_of_val else []
+    frames.append(pd.DataFrame(rows, columns=names).assign(split="test"))
+    pd.concat(frames).assign(tested_on="colon").to_csv(folder / "scores.csv", index=False)
     known = {
+        "splits": ["val", "dev", "test"],
         "digest": "0",
         "method": method,
         "group": "",
@@ -176,6 +179,41 @@ def test_the_table_marks_the_best_and_shows_the_paper_apart(output):
     assert "paper, Kvasir V2" in markdown
 
 
+@pytest.fixture
+def chosen_on_val(tmp_path):
+    """A method that is perfect on val and at chance on test."""
+    labels = [0, 0, 1, 1]
+    on_val, on_test = (rows_of("wli", scores, labels) for scores in ([0, 1, 2, 3], [0, 1, 0, 1]))
+    write_run(tmp_path, "MEMD", "paired", 0, on_test, rows_of_val=on_val)
+    return tmp_path
+
+
+def test_the_drop_is_what_a_method_loses_on_images_that_nobody_chose_by(chosen_on_val):
+    row = tables.drops(tables.comparison(tables.load_scores(chosen_on_val))).iloc[0]
+    assert (row.val, row.test, row.val_drop) == (1.0, 0.5, 0.5)
+    assert "dev" not in row
+    lines = titled_markdown(write_tables(chosen_on_val)).splitlines()
+    assert "| trained on | tested on | method | detector | val | test | val - test |" in lines
+    assert "| colon | colon | MEMD | wli | 100.0 | 50.0 | +50.0 |" in lines
+    assert any(line.startswith("### colon (val, to choose by): image AUROC") for line in lines)
+    assert any(line.startswith("### colon (test): image AUROC") for line in lines)
+
+
+def test_figures_show_test_where_it_was_opened(chosen_on_val):
+    scores = tables.load_scores(chosen_on_val)
+    assert set(splits.reported(scores).split) == {"test"}
+    assert set(splits.reported(scores[scores.split == "val"]).split) == {"val"}
+
+
+def test_results_of_older_versions_are_refused_by_name(output):
+    path = next(output.glob("runs/*/*/*/result.json"))
+    facts = json.loads(path.read_text())
+    del facts["splits"]
+    path.write_text(json.dumps(facts))
+    with pytest.raises(ValueError, match=f"{path.parent} is of a version before 0.3"):
+        tables.load_scores(output)
+
+
 def test_methods_stand_in_the_order_of_the_configuration(output):
     assert list(tables.load_scores(output).method.unique()) == ["Rival", "MEMD"]
 
@@ -198,7 +236,9 @@ def test_an_ablation_is_listed_by_group_with_what_each_variant_loses(tmp_path):
         rows = [row for detector, values in scores.items() for row in rows_of(detector, values, labels)]
         pixels = {d: {"pixel_AUROC": 0.9 - 0.1 * order * (d == "nbi"), "pixel_AUPRO": 0.5} for d in scores}
         group = "fusion" if order else ""
-        write_run(tmp_path, name, "paired", 0, rows, order=order, group=group, pixel_metrics={"colon": pixels})
+        write_run(
+            tmp_path, name, "paired", 0, rows, order=order, group=group, pixel_metrics={"colon": {"test": pixels}}
+        )
     lines = titled_markdown(write_tables(tmp_path, ablation=True)).splitlines()
     assert "| group | variant | WLI | NBI | loss of WLI | loss of NBI |" in lines
     image, pixel = (line for line in lines if line.startswith("| fusion | no fusion |"))
