@@ -18,6 +18,7 @@ from anomalib_memd.data.spectral import SpectralNBI
 from anomalib_memd.files import written_whole
 from anomalib_memd.modality import Branch, Modality
 from anomalib_memd.models.memd import MEMD
+from anomalib_memd.models.memd.head import DiscriminatorHead
 from anomalib_memd.models.memd.options import Evidence
 
 NEGATIVES = 3
@@ -90,15 +91,18 @@ def _load(ckpt: Path) -> MEMD:
 
 def _recalibrate(model: MEMD, cache: FeatureCache, false_positive_rate: float) -> pd.DataFrame:
     rows = torch.arange(len(cache.features))
+    solutions, unseen = _solve_by_folds(model, cache, rows)
     judged: dict[Branch, list[tuple[torch.Tensor, torch.Tensor]]] = {branch: [] for branch in Branch}
     drawn: dict[Branch, list[tuple[torch.Tensor, torch.Tensor]]] = {branch: [] for branch in Branch}
     for fold in range(FOLDS):
-        _solve(model, FeatureSet(cache, rows[rows % FOLDS != fold], model.device))
+        model.model.load_state_dict(solutions[fold], strict=False)
+        _calibrate(model, unseen)
         left_out = FeatureSet(cache, rows[rows % FOLDS == fold], model.device)
         for branch in Branch:
             judged[branch] += [_judge(model, branch, features) for features in left_out.normals()]
             drawn[branch] += [_judge(model, branch, pair.abnormal) for pair in left_out.pairs()]
     _solve(model, FeatureSet(cache, rows, model.device))
+    _calibrate(model, unseen)
     thresholds = []
     for branch in Branch:
         processor = model.post_processor.branch(branch)
@@ -118,6 +122,33 @@ def _recalibrate(model: MEMD, cache: FeatureCache, false_positive_rate: float) -
 def _solve(model: MEMD, given: FeatureSet) -> None:
     for stage in Stage:
         model.solve(stage, given)
+
+
+@torch.no_grad()
+def _solve_by_folds(
+    model: MEMD, cache: FeatureCache, rows: torch.Tensor
+) -> tuple[list[dict[str, torch.Tensor]], dict[Branch, torch.Tensor]]:
+    """What is solved for without each fold, and each detector's evidence on the normal images left out, ``(N, 4)``."""
+    solutions: list[dict[str, torch.Tensor]] = []
+    unseen: dict[Branch, list[torch.Tensor]] = {branch: [] for branch in Branch}
+    for fold in range(FOLDS):
+        _solve(model, FeatureSet(cache, rows[rows % FOLDS != fold], model.device))
+        solutions.append({name: value.clone() for name, value in model.model.state_dict().items() if ".head." in name})
+        for features in FeatureSet(cache, rows[rows % FOLDS == fold], model.device).normals():
+            for branch, (head, modalities) in _heads(model).items():
+                unseen[branch].append(head.image_evidence([features[modality].float() for modality in modalities]))
+    return solutions, {branch: torch.cat(parts) for branch, parts in unseen.items()}
+
+
+def _calibrate(model: MEMD, normal: dict[Branch, torch.Tensor]) -> None:
+    """Bring the evidence of each detector to the scale of normal images that it was not fitted to."""
+    for branch, (head, _) in _heads(model).items():
+        head.evidence.calibrate(normal[branch])
+
+
+def _heads(model: MEMD) -> dict[Branch, tuple[DiscriminatorHead, list[Modality]]]:
+    (teacher,), students = model.model.heads(Stage.TEACHER), model.model.heads(Stage.STUDENTS)
+    return {Branch.TEACHER: teacher} | dict(zip(map(Branch, Modality), students, strict=True))
 
 
 @torch.no_grad()

@@ -14,7 +14,7 @@ from hypothesis import settings
 from PIL import Image
 
 from anomalib_memd import MEMD, Phantom
-from anomalib_memd.components.solution import fit_distances
+from anomalib_memd.components.solution import calibrate_evidence, fit_distances
 from anomalib_memd.components.statistics import feature_statistics
 from anomalib_memd.components.two_stage import Stage
 from anomalib_memd.modality import Branch, Modality
@@ -99,6 +99,7 @@ def deployable_memd():
     for part in (model.model.teacher, *model.model.students.values()):
         torch.nn.init.normal_(part.head.discriminant.weight, std=0.5)
         torch.nn.init.normal_(part.head.image.weight, std=1.0)
+        torch.nn.init.normal_(part.head.directions, std=0.5)
     frames = (torch.rand(40, 3, 1, 1) + 0.3 * (torch.rand(40, 3, 48, 48) - 0.5)).clamp(0, 1)
     with torch.inference_mode():
         embedded = model.model.embedding(model.pre_processor.transform(frames))
@@ -106,16 +107,17 @@ def deployable_memd():
         features = dict.fromkeys(Modality, embedded + embedded.std() * torch.randn_like(embedded))
     heads = [pair for stage in Stage for pair in model.model.heads(stage)]
     fit_distances(heads, [features], {m: feature_statistics([x]) for m, x in features.items()})
+    calibrate_evidence(heads, [features])
     for branch in Branch:
         processor = model.post_processor.branch(branch)
         with torch.inference_mode():
             raw = model.model.judge(branch, dict.fromkeys(Modality, embedded), torch.Size((64, 64)))
         head = model.model.teacher.head if branch is Branch.TEACHER else model.model.student(Modality(branch)).head
         for level, values, bias in (
-            ("image", raw.pred_score, head.image.bias),
+            ("image", raw.pred_score, head.evidence.bias),
             ("pixel", raw.anomaly_map, head.discriminant.bias),
         ):
-            bias.data[-1] += 0.1 - values.mean()  # The mean score becomes that of the threshold.
+            bias.data += 0.1 - values.mean()  # The mean score becomes that of the threshold.
             getattr(processor, f"_{level}_threshold").fill_(0.1)
             getattr(processor, f"{level}_min").copy_(0.1 - 8 * values.std())
             getattr(processor, f"{level}_max").copy_(0.1 + 8 * values.std())

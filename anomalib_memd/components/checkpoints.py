@@ -63,12 +63,13 @@ def require_version(content: Mapping[str, Any]) -> None:
     """Refuse a checkpoint of a version whose options this one does not know.
 
     Raises:
-        ValueError: If the checkpoint is older than version 0.2.
+        ValueError: If the checkpoint is older than version 0.3.
     """
-    if VERSION_KEY not in content:
+    version = content.get(VERSION_KEY, "0.1")
+    if version in {"0.1", "0.2.0"}:
         msg = (
-            "This checkpoint was written by anomalib-memd 0.1, whose options had other names: read it with "
-            "anomalib-memd 0.1, or train again."
+            f"This checkpoint was written by anomalib-memd {version}, which judged by other evidence: read it with "
+            f"anomalib-memd {version}, or train again."
         )
         raise ValueError(msg)
 
@@ -90,7 +91,8 @@ def load_parts(model: nn.Module, path: Path, prefixes: tuple[str, ...]) -> None:
         raise ValueError(str(error)) from error
     own = {key: value for key, value in model.state_dict().items() if key.startswith(prefixes)}
     given = {key.removeprefix("model."): value for key, value in state.items()}
-    wrong = [key for key, value in own.items() if key not in given or given[key].shape != value.shape]
+    fixed = {key for key in own if not key.endswith(".bank")}  # Banks take the size of what is loaded.
+    wrong = [key for key in own if key not in given or (key in fixed and given[key].shape != own[key].shape)]
     if wrong:
         msg = (
             f"{path} does not fit this model: {wrong[0]} is missing or of another shape ({len(wrong)} such); give "

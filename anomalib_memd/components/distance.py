@@ -1,12 +1,61 @@
 """How far features are from normal ones."""
 
 import torch
+from anomalib.models.components import DynamicBufferMixin
 from torch import nn
 
 from .statistics import varying
 
-FOLDS = 8
-"""Number of parts of few samples; each is measured by what was fitted to the others."""
+LARGEST_BANK = 2048
+"""Number of normal images that are kept at most, evenly spaced among all."""
+
+
+class NearestNormals(DynamicBufferMixin, nn.Module):
+    """Mean Euclidean distance to the nearest normal samples, channels standardised.
+
+    Args:
+        channels: Number of channels.
+        neighbours: Number of nearest samples.
+
+    Source:
+        Bergman et al., "Deep Nearest Neighbor Anomaly Detection", 2020.
+    """
+
+    def __init__(self, channels: int, neighbours: int = 2) -> None:
+        super().__init__()
+        self.neighbours = neighbours
+        self.register_buffer("mean", torch.zeros(channels))
+        self.register_buffer("std", torch.ones(channels))
+        self.register_buffer("bank", torch.zeros(1, channels))
+        self.mean: torch.Tensor
+        self.std: torch.Tensor
+        self.bank: torch.Tensor
+
+    def forward(self, samples: torch.Tensor, among: bool = False) -> torch.Tensor:
+        """Measure samples.
+
+        Args:
+            samples: Shape ``(B, C)``.
+            among: Whether the samples are among the normal ones. None is then its own neighbour.
+
+        Returns:
+            Shape ``(B,)``, in float32.
+        """
+        with torch.autocast(samples.device.type, enabled=False):
+            scaled = (samples.float() - self.mean) / self.std
+            # As torch.cdist, which cannot be exported.
+            square = scaled.square().sum(1, keepdim=True) + self.bank.square().sum(1) - 2 * scaled @ self.bank.T
+            count = min(self.neighbours + among, len(self.bank))
+            nearest = square.topk(count, largest=False).values[:, int(among and count > 1) :]
+            return nearest.clamp_min(1e-6).sqrt().mean(1)
+
+    @torch.no_grad()
+    def fit(self, normal: torch.Tensor) -> None:
+        """Take over normal samples ``(N, C)``."""
+        self.mean.copy_(normal.mean(0))
+        self.std.copy_(varying(normal.std(0, correction=0)))
+        step = -(-len(normal) // LARGEST_BANK)
+        self.bank = ((normal - self.mean) / self.std)[::step].contiguous()
 
 
 class NormalDistance(nn.Module):
@@ -65,32 +114,10 @@ class NormalDistance(nn.Module):
         self._take_over(mean, std, variances[: self.rank], directions.T[: self.rank], variances[self.rank :].mean())
 
     @torch.no_grad()
-    def fit_samples(self, samples: torch.Tensor) -> None:
-        """Fit to samples ``(N, C)``, few of them perhaps; the scale is that of samples left out, fold by fold."""
-        rows = torch.arange(len(samples), device=samples.device)
-        left_out = []
-        for fold in range(FOLDS):
-            self._fit_moments(samples[rows % FOLDS != fold])
-            left_out.append(self.distance(samples[rows % FOLDS == fold]))
-        self._fit_moments(samples)
-        self.fit_scale(torch.cat(left_out))
-
-    @torch.no_grad()
     def fit_scale(self, distances: torch.Tensor) -> None:
         """Take over mean and deviation of :meth:`distance` over normal features, in any shape."""
         self.average.copy_(distances.mean())
         self.deviation.copy_(varying(distances.std(correction=0)))
-
-    def _fit_moments(self, samples: torch.Tensor) -> None:
-        samples = samples.double().cpu()  # Not every accelerator has double precision.
-        mean, std = samples.mean(0), varying(samples.std(0, correction=0))
-        scaled = (samples - mean) / std / len(samples) ** 0.5
-        # The Gram matrix has the same variances, and is small where samples are few.
-        variances, weights = (x.flip(-1) for x in torch.linalg.eigh(scaled @ scaled.T))
-        rank = min(self.rank, len(samples) // 2)
-        directions = weights.T[:rank] @ scaled / variances[:rank, None].clamp_min(1e-12).sqrt()
-        rest = (scaled.square().sum() - variances[:rank].sum()) / (samples.shape[1] - rank)
-        self._take_over(mean, std, variances[:rank], directions, rest)
 
     def _take_over(
         self,

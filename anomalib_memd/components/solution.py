@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import nn
@@ -12,11 +12,13 @@ from anomalib_memd.modality import Modality
 from .discriminant import (
     Discriminant,
     image_discriminant,
+    lesion_directions,
     location_discriminant,
     whitened,
     whitened_among_samples,
 )
 from .embedding import Features
+from .evidence import WeighedEvidence
 from .statistics import FeatureStatistics
 
 
@@ -25,21 +27,26 @@ class LinearHead(Protocol):
 
     location_distances: nn.ModuleList
     image_distances: nn.ModuleList
+    evidence: WeighedEvidence
+    directions: torch.Tensor
 
     def weigh(self, evidence: Sequence[torch.Tensor]) -> torch.Tensor:
         """Global statistics ``(B, N)`` of the evidence, in which the log odds of the image are linear."""
 
-    def split(self, weighed: torch.Tensor) -> Sequence[torch.Tensor]:
-        """These statistics, map by map of the evidence."""
-
     def discriminate(self, evidence: Sequence[torch.Tensor]) -> torch.Tensor:
         """Log odds of locations, ``(B, 1, H, W)``."""
+
+    def project(self, evidence: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Locations along the directions of lesions, ``(B, K, H W)``."""
 
     def margin(self, weighed: torch.Tensor) -> torch.Tensor:
         """Log odds of the image, ``(B,)``."""
 
-    def set_location_discriminant(self, solution: Discriminant) -> None:
-        """Take over what log odds of locations are."""
+    def image_evidence(self, evidence: Sequence[torch.Tensor], among: bool = False) -> torch.Tensor:
+        """What speaks for an abnormal image, ``(B, N)``; ``among`` tells that the head was fitted to these."""
+
+    def set_location_discriminant(self, solution: Discriminant, directions: torch.Tensor) -> None:
+        """Take over what log odds of locations are, and the directions of lesions, ``(K, C)``."""
 
     def set_image_discriminant(self, solution: Discriminant) -> None:
         """Take over what log odds of the image are."""
@@ -70,22 +77,27 @@ def solve_teacher(
         ridge: See :func:`~.discriminant.image_discriminant`.
     """
     normal = torch.cat([teacher.weigh(list(features.values())) for features in normals])
-    change, covered = dict.fromkeys(Modality, torch.zeros((), device=normal.device)), 0
+    changes: dict[Modality, list[torch.Tensor]] = {modality: [] for modality in Modality}
     abnormal, images = torch.zeros_like(normal[0]), 0
     for before, after, masks in negatives:
         abnormal += teacher.weigh(list(after.values())).sum(0)
         images += len(after[Modality.WLI])
+        inside = torch.stack([masks[modality] > 0.5 for modality in Modality]).any(0).flatten(1)
+        drawn = inside.any(1)
+        within = inside[drawn, None].float()
         for modality in Modality:
-            inside = masks[modality] > 0.5
-            difference = (after[modality] - before[modality]).movedim(1, -1)[inside]
-            change[modality] = change[modality] + difference.float().sum(0)
-            covered += len(difference)
-    covered = max(1, covered // len(Modality))
-    solutions = []
-    for modality in Modality:
-        covariance, mean = (x.to(normal.device) for x in (statistics[modality].covariance, statistics[modality].mean))
-        solutions.append(location_discriminant(covariance, mean, change[modality] / covered, shrinkage))
-    teacher.set_location_discriminant(_mean(solutions))
+            difference = (after[modality][drawn].float() - before[modality][drawn].float()).flatten(2)
+            changes[modality].append((difference * within).sum(2) / within.sum(2))
+    # The lesions of each image count the same, however large they are.
+    lesions = [torch.cat(changes[modality]) for modality in Modality]
+    means = [statistics[modality].mean.to(normal.device) for modality in Modality]
+    covariances = [statistics[modality].covariance.to(normal.device) for modality in Modality]
+    locations = [
+        location_discriminant(covariance, mean, own.sum(0) / max(1, len(own)), shrinkage)
+        for covariance, mean, own in zip(covariances, means, lesions, strict=True)
+    ]
+    directions = lesion_directions(covariances, lesions, shrinkage, len(teacher.directions))
+    teacher.set_location_discriminant(_mean(locations), torch.cat(directions, 1) / len(Modality))
     # The head sees statistics of unit length; the ridge is meant for statistics of unit deviation.
     ridge, change_of_image = ridge / normal.shape[1], abnormal / images - normal.mean(0)
     parts = zip(normal.chunk(2, dim=1), change_of_image.chunk(2), strict=True)
@@ -128,12 +140,10 @@ def solve_students(
                     fit.take_in_locations(features[modality], given)
     solutions = {m: fit.solve(statistics[m].covariance, shrinkage, ridge) for m, fit in fits.items()}
     if students[Modality.WLI] is students[Modality.NBI]:
-        both = zip(*solutions.values(), strict=True)
-        solution = [Discriminant(*(torch.stack(x).mean(0) for x in zip(*pair, strict=True))) for pair in both]
-        solutions = dict.fromkeys(Modality, solution)
-    for modality, (location, image) in solutions.items():
-        students[modality].set_location_discriminant(location)
-        students[modality].set_image_discriminant(image)
+        solutions = dict.fromkeys(Modality, _Solution.mean(list(solutions.values())))
+    for modality, solution in solutions.items():
+        students[modality].set_location_discriminant(solution.location, solution.directions)
+        students[modality].set_image_discriminant(solution.image)
 
 
 @torch.no_grad()
@@ -149,12 +159,12 @@ def fit_distances(
         normals: Batches of features of all normal images.
         statistics: Of these features.
     """
-    heads = [(head, modalities) for head, modalities in heads if head.location_distances]
+    heads = [(head, modalities) for head, modalities in heads if head.image_distances]
     moments: dict[Any, list[FeatureStatistics]] = defaultdict(list)
     locations: dict[Any, list[torch.Tensor]] = defaultdict(list)
     images: dict[Any, list[torch.Tensor]] = defaultdict(list)
     for head, modalities in heads:
-        for distance, modality in zip(head.location_distances, modalities, strict=True):
+        for distance, modality in zip(head.location_distances, modalities, strict=False):
             moments[distance].append(statistics[modality])
     for distance, own in moments.items():
         mean, covariance = (torch.stack(x).mean(0) for x in zip(*((s.mean, s.covariance) for s in own), strict=True))
@@ -162,14 +172,35 @@ def fit_distances(
     for features in normals:
         for head, modalities in heads:
             evidence = [features[modality] for modality in modalities]
-            for distance, part in zip(head.location_distances, evidence, strict=True):
+            for distance, part in zip(head.location_distances, evidence, strict=False):
                 locations[distance].append(distance.distance(part).flatten())
-            for distance, part in zip(head.image_distances, head.split(head.weigh(evidence)), strict=True):
-                images[distance].append(part)
+            for distance, part in zip(head.image_distances, evidence, strict=True):
+                images[distance].append(part.mean((-2, -1), dtype=torch.float32))
     for distance, found in locations.items():
         distance.fit_scale(torch.cat(found))
     for distance, samples in images.items():
-        distance.fit_samples(torch.cat(samples))
+        distance.fit(torch.cat(samples))
+
+
+@torch.no_grad()
+def calibrate_evidence(
+    heads: Iterable[tuple[LinearHead, Sequence[Modality]]], normals: Iterable[Features], among: bool = True
+) -> None:
+    """Bring all evidence of images to the scale of normal ones, once everything else is solved for and fitted.
+
+    Args:
+        heads: See :func:`fit_distances`.
+        normals: Batches of features of normal images.
+        among: Whether these are the images that the heads were fitted to.
+    """
+    heads = [(head, modalities) for head, modalities in heads if head.image_distances]
+    found: dict[Any, list[torch.Tensor]] = defaultdict(list)
+    for features in normals:
+        for head, modalities in heads:
+            evidence = [features[modality] for modality in modalities]
+            found[head.evidence].append(head.image_evidence(evidence, among))
+    for evidence_of_head, parts in found.items():
+        evidence_of_head.calibrate(torch.cat(parts))
 
 
 def _mean(solutions: Sequence[Discriminant]) -> Discriminant:
@@ -178,6 +209,25 @@ def _mean(solutions: Sequence[Discriminant]) -> Discriminant:
         torch.cat([solution.weight for solution in solutions]) / len(solutions),
         torch.stack([solution.bias for solution in solutions]).mean(),
     )
+
+
+class _Solution(NamedTuple):
+    """What a student predicts its teacher by."""
+
+    location: Discriminant
+    directions: torch.Tensor
+    """Shape ``(K, C)``."""
+    image: Discriminant
+
+    @classmethod
+    def mean(cls, solutions: Sequence["_Solution"]) -> "_Solution":
+        """The mean of several."""
+
+        def middle(parts: Sequence[Discriminant]) -> Discriminant:
+            return Discriminant(*(torch.stack(part).mean(0) for part in zip(*parts, strict=True)))
+
+        locations, directions, images = zip(*solutions, strict=True)
+        return cls(middle(locations), torch.stack(directions).mean(0), middle(images))
 
 
 class _LinearDistillation:
@@ -191,7 +241,8 @@ class _LinearDistillation:
 
     def __init__(self, student: LinearHead, teacher: LinearHead, mean: torch.Tensor) -> None:
         self.student, self.teacher, self.mean = student, teacher, mean
-        self.product, self.total, self.count = torch.zeros_like(mean), 0.0, 0
+        targets = 1 + len(teacher.directions)
+        self.product, self.total, self.count = mean.new_zeros(len(mean), targets), 0.0, 0
         self.normal_images = 0
         self.statistics: list[torch.Tensor] = []
         self.targets: list[torch.Tensor] = []
@@ -199,9 +250,11 @@ class _LinearDistillation:
     def take_in_locations(self, features: torch.Tensor, given: Sequence[torch.Tensor]) -> None:
         """Take in the student's features of some images ``(B, C, H, W)``, and those that the teacher is given."""
         self.mean, self.product = self.mean.to(features.device), self.product.to(features.device)
-        odds = self.teacher.discriminate(given)[:, 0]
+        odds = self.teacher.discriminate(given).flatten(2)
         self.normal_images += len(odds)
-        self.product += torch.einsum("bchw,bhw->c", features.float() - self.mean[:, None, None], odds)
+        targets = torch.cat([odds, self.teacher.project(given)], 1)
+        centred = features.float().flatten(2) - self.mean[:, None]
+        self.product += torch.einsum("bcl,bkl->ck", centred, targets)
         self.total += float(odds.sum())
         self.count += odds.numel()
 
@@ -210,16 +263,18 @@ class _LinearDistillation:
         self.statistics.append(self.student.weigh([features]))
         self.targets.append(self.teacher.margin(self.teacher.weigh(given)))
 
-    def solve(self, covariance: torch.Tensor, shrinkage: float, ridge: float) -> tuple[Discriminant, Discriminant]:
+    def solve(self, covariance: torch.Tensor, shrinkage: float, ridge: float) -> _Solution:
         """The student's log odds of a location and of the image, in units of their deviation over normal ones."""
         covariance = covariance.to(self.product.device)
-        weight = whitened(covariance, self.product / self.count, shrinkage)
+        weight, *directions = whitened(covariance, self.product / self.count, shrinkage).T
         location = Discriminant(weight, self.total / self.count - weight @ self.mean)
         statistics, targets = torch.cat(self.statistics), torch.cat(self.targets)
         centred = statistics - statistics.mean(0)
         weight = whitened_among_samples(centred, targets @ centred / len(targets), ridge / statistics.shape[1])
         image = Discriminant(weight, targets.mean() - weight @ statistics.mean(0))
         normal = statistics[: self.normal_images] @ weight
-        return location.scaled((location.weight @ covariance @ location.weight).sqrt()), image.scaled(
-            normal.std(correction=0)
+        return _Solution(
+            location.scaled((location.weight @ covariance @ location.weight).sqrt()),
+            torch.stack(directions) if directions else covariance.new_zeros(0, len(covariance)),
+            image.scaled(normal.std(correction=0)),
         )

@@ -9,7 +9,8 @@ from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
 from anomalib_memd.components.discriminant import Discriminant
-from anomalib_memd.components.distance import NormalDistance
+from anomalib_memd.components.distance import NearestNormals, NormalDistance
+from anomalib_memd.components.evidence import WeighedEvidence
 from anomalib_memd.components.statistics import ChannelStandardization, global_statistics
 
 from .options import Head
@@ -31,16 +32,17 @@ class DiscriminatorHead(nn.Module):
 
     A small network judges locations by ``features``. The image is judged by the *evidence*, one or more maps:
     its logits are linear in the global statistics of the evidence. A head with a discriminant also has log odds
-    of each location that are linear in the evidence, and adds on both levels how far the evidence is from normal;
-    its image has the contrast of these odds besides, by which a small lesion counts. To the odds it then adds what the
-    network makes of the location, and what is known of the image.
+    of each location that are linear in the evidence. It judges the image by four pieces of evidence, two local and two
+    global ones, see :meth:`image_evidence`. To the odds of locations it adds how far their features are from normal,
+    what the network makes of them, and what is known of the image.
 
     Args:
         channels: Number of channels of the features from which locations are judged.
         evidence_channels: Number of channels of each map of the evidence.
         parts: Number of maps of the evidence.
         discriminant: Whether there is a discriminant.
-        weights: Weights of what is known beside the discriminant; distances are the mean over the maps of the evidence.
+        weights: Weights of what is known beside the discriminant, and number of directions; distances are the mean
+            over the maps of the evidence.
         hidden: Hidden width of the network.
     """
 
@@ -68,7 +70,12 @@ class DiscriminatorHead(nn.Module):
         self.weights = weights = weights or Head()
         measured = parts if discriminant and weights.distance_weight else 0
         self.location_distances = nn.ModuleList(NormalDistance(evidence_channels) for _ in range(measured))
-        self.image_distances = nn.ModuleList(NormalDistance(evidence_channels) for _ in range(measured))
+        measured = parts if discriminant else 0
+        self.image_distances = nn.ModuleList(NearestNormals(evidence_channels) for _ in range(measured))
+        self.evidence = WeighedEvidence(4)
+        directions = weights.directions if discriminant else 0
+        self.register_buffer("directions", torch.zeros(directions, parts * evidence_channels))
+        self.directions: torch.Tensor
 
     def weigh(self, evidence: Sequence[torch.Tensor]) -> torch.Tensor:
         """What the image logits are linear in: the standardised global statistics, of about unit length.
@@ -95,15 +102,47 @@ class DiscriminatorHead(nn.Module):
                 start = stop
             return odds
 
+    def project(self, evidence: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Each location along the directions of lesions, ``(B, directions, H W)``, in float32."""
+        with torch.autocast(evidence[0].device.type, enabled=False):
+            parts = zip(evidence, self.directions.split(evidence[0].shape[1], 1), strict=True)
+            return torch.stack([directions @ part.float().flatten(2) for part, directions in parts]).sum(0)
+
+    def image_evidence(self, evidence: Sequence[torch.Tensor], among: bool = False) -> torch.Tensor:
+        """What speaks for an abnormal image.
+
+        Local evidence is the deviation over locations of their log odds, and that along the directions of lesions,
+        both as logarithms. Global evidence is the logarithm of the distance of the pooled features to the nearest
+        normal ones, and the discriminant of images.
+
+        Args:
+            evidence: Maps of shape ``(B, evidence_channels, H, W)``.
+            among: Whether the images are the normal ones that the head was fitted to.
+
+        Returns:
+            Shape ``(B, 4)``.
+        """
+        return self._image_evidence(evidence, self.discriminate(evidence), self.margin(self.weigh(evidence)), among)
+
+    def _image_evidence(
+        self, evidence: Sequence[torch.Tensor], odds: torch.Tensor, margin: torch.Tensor, among: bool = False
+    ) -> torch.Tensor:
+        pooled = [part.mean((-2, -1), dtype=torch.float32) for part in evidence]
+        measured = [distance(part, among) for distance, part in zip(self.image_distances, pooled, strict=True)]
+        distance = torch.stack(measured).mean(0)
+        pieces = [_variance(odds.flatten(2)).log() / 2, _variance(self.project(evidence)).log() / 2, distance.log()]
+        return torch.stack([*pieces, margin], 1)
+
     def margin(self, weighed: torch.Tensor) -> torch.Tensor:
         """Log odds of the image that are linear in the output of :meth:`weigh`; shape ``(B,)``."""
         return log_odds(self.image(weighed))
 
     @torch.no_grad()
-    def set_location_discriminant(self, solution: Discriminant) -> None:
-        """Take over log odds of locations, linear in the evidence."""
+    def set_location_discriminant(self, solution: Discriminant, directions: torch.Tensor) -> None:
+        """Take over log odds of locations, linear in the evidence, and directions of lesions in it, ``(K, C)``."""
         self.discriminant.weight.copy_(solution.weight.view_as(self.discriminant.weight))
         self.discriminant.bias.copy_(solution.bias)
+        self.directions.copy_(directions)
 
     @torch.no_grad()
     def set_image_discriminant(self, solution: Discriminant) -> None:
@@ -132,35 +171,19 @@ class DiscriminatorHead(nn.Module):
         if self.discriminant is None:
             return Logits(location, image, by_network)
         odds = self.discriminate(evidence)
+        image = _both(self.evidence(self._image_evidence(evidence, odds, log_odds(image))))
         if self.location_distances:
-            odds = odds + self._far(self.location_distances, evidence)[:, None]
-            image = image + _both(self._far(self.image_distances, self.split(weighed)))
-        image = image + _both(self.weights.contrast_weight * contrast(odds))
+            measured = [distance(part) for distance, part in zip(self.location_distances, evidence, strict=True)]
+            odds = odds + self.weights.distance_weight * torch.stack(measured).mean(0)[:, None]
         by_image = log_odds(image)[:, None, None, None]
         return Logits(
             location, image, odds + self.weights.network_weight * by_network + self.weights.image_weight * by_image
         )
 
-    def split(self, weighed: torch.Tensor) -> Sequence[torch.Tensor]:
-        """The output of :meth:`weigh`, map by map."""
-        return weighed.chunk(len(self.image_distances), dim=1)
 
-    def _far(self, distances: nn.ModuleList, parts: Sequence[torch.Tensor]) -> torch.Tensor:
-        measured = [distance(part) for distance, part in zip(distances, parts, strict=True)]
-        return self.weights.distance_weight * torch.stack(measured).mean(0)
-
-
-def contrast(odds: torch.Tensor) -> torch.Tensor:
-    """How far the highest tenth of a map stands above the whole of it.
-
-    Args:
-        odds: Shape ``(B, 1, H, W)``.
-
-    Returns:
-        Shape ``(B,)``.
-    """
-    locations = odds.flatten(1)
-    return locations.topk(max(1, locations.shape[1] // 10)).values.mean(1) - locations.mean(1)
+def _variance(maps: torch.Tensor) -> torch.Tensor:
+    """Variance of maps ``(B, K, L)`` over their locations, summed over the maps: ``(B,)``, and above 0."""
+    return (maps - maps.mean(-1, keepdim=True)).square().mean(-1).sum(1).clamp_min(1e-6)
 
 
 def log_odds(logits: torch.Tensor) -> torch.Tensor:

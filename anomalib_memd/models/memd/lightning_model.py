@@ -23,7 +23,7 @@ from anomalib_memd.components import backbones
 from anomalib_memd.components.checkpoints import COMPONENTS, load_parts
 from anomalib_memd.components.cost import TrainingCost
 from anomalib_memd.components.options import group, plain
-from anomalib_memd.components.training_features import FeatureSet, TrainingFeatures
+from anomalib_memd.components.training_features import FeatureSet, TrainingFeatures, labelled_features
 from anomalib_memd.components.two_stage import Stage, TwoStageTraining
 from anomalib_memd.deployment.module import TeacherStudentMixin
 from anomalib_memd.modality import Modality
@@ -175,9 +175,8 @@ class MEMD(TeacherStudentMixin, AnomalibModule):
         trained = [(name, p) for name, p in self.model.named_parameters() if p.requires_grad]
         image = [p for name, p in trained if ".head.image." in name]
         rest = [p for name, p in trained if ".head.image." not in name]
-        training = self.options.training
-        groups = [{"params": rest}, {"params": image, "lr": training.image_learning_rate}]
-        return torch.optim.Adam(groups, training.learning_rate)
+        groups = [{"params": rest}, {"params": image, "lr": self.options.training.image_learning_rate}]
+        return torch.optim.Adam(groups, self.options.training.learning_rate)
 
     def freeze_for(self, stage: Stage) -> None:
         """Enter a stage: let gradients flow into its part alone."""
@@ -202,12 +201,13 @@ class MEMD(TeacherStudentMixin, AnomalibModule):
         self.normal_classes = tuple(sorted(set(self.trainer.datamodule.train_data.samples.class_name)))
         if not resumed:
             self.solve(stage, given)
+            labelled = labelled_features(self.model.embedding, self.trainer.datamodule, self.pre_processor, self.device)
+            self.model.weigh_evidence(stage, labelled, self.options.head.prior)
         self.features.release(self.trainer)
 
     def solve(self, stage: Stage, given: FeatureSet) -> None:
         """Solve for all of a stage that is not trained, see :meth:`.MEMDModel.solve`."""
-        objective = self.objective
-        self.model.solve(stage, given, objective.feature_noise, objective.paired_targets, self.options.head)
+        self.model.solve(stage, given, self.objective.feature_noise, self.objective.paired_targets, self.options.head)
 
     def training_step(self, batch: Batch, batch_idx: int) -> STEP_OUTPUT:
         """Train the part of the current stage.

@@ -97,10 +97,11 @@ class Head(Options):
     Args:
         teacher_evidence: From whose global statistics the teacher judges the image: backbone or encoding.
         student_evidence: From whose global statistics the students judge the image.
-        distance_weight: Weight of the distance from normal features in the log odds of locations and image, where
-            that of the discriminant is 1; 0 for none.
-        contrast_weight: Weight in the image's log odds of the contrast of the locations': how far their highest tenth
-            stands above their mean.
+        directions: Number of directions of lesions whose energy is evidence on the image.
+        prior: How strongly labelled validation images have to speak for weighing the evidence on the image unequally.
+            Without such images all of it weighs the same.
+        distance_weight: Weight of the distance from normal features in the log odds of locations, where that of the
+            discriminant is 1; 0 for none.
         network_weight: Weight of the network in the log odds of locations, where that of the discriminant is 1.
         image_weight: Weight of the image's log odds in those of its locations.
         shrinkage: What is added to the correlations of backbone channels where the discriminant is solved for.
@@ -109,11 +110,12 @@ class Head(Options):
 
     teacher_evidence: Evidence | str = Evidence.BACKBONE
     student_evidence: Evidence | str = Evidence.BACKBONE
+    directions: int = 32
+    prior: float = 1.0
     distance_weight: float = 1.0
-    contrast_weight: float = 0.5
     network_weight: float = 0.5
     image_weight: float = 0.25
-    shrinkage: float = 0.03
+    shrinkage: float = 0.1
     ridge: float = 3.0
 
 

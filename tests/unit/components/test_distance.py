@@ -7,14 +7,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.covariance import EmpiricalCovariance
 from sklearn.decomposition import PCA
+from sklearn.neighbors import NearestNeighbors
 
-from anomalib_memd.components.distance import NormalDistance
+from anomalib_memd.components.distance import LARGEST_BANK, NearestNormals, NormalDistance
 
 
 def correlated(count, channels, seed=0):
     random = torch.Generator().manual_seed(seed)
     mixing = torch.eye(channels) + torch.rand(channels, channels, generator=random) / 2
     return 2 + torch.randn(count, channels, generator=random) @ mixing
+
+
+def fit(distance, normal):
+    distance.fit_covariance(normal.mean(0), normal.T.cov(correction=0))
 
 
 def standardised(samples):
@@ -26,7 +31,7 @@ def test_is_the_mahalanobis_distance_of_principal_components(channels, rank, see
     rank = min(rank, channels - 1)
     normal = correlated(200, channels, seed)
     distance = NormalDistance(channels, rank)
-    distance.fit_samples(normal)
+    fit(distance, normal)
     z = standardised(normal)
     variances, directions = np.linalg.eigh(np.cov(z.T, ddof=0))
     variances[:-rank] = variances[:-rank].mean()  # In rising order.
@@ -37,43 +42,64 @@ def test_is_the_mahalanobis_distance_of_principal_components(channels, rank, see
 def test_agrees_with_scikit_learn():
     normal = correlated(500, 8)
     distance = NormalDistance(8, 7)
-    distance.fit_samples(normal)
+    fit(distance, normal)
     full = EmpiricalCovariance().fit(normal.numpy()).mahalanobis(normal.numpy())
     # All but one of the components, and of one residual the mean is itself.
     np.testing.assert_allclose(distance.distance(normal).numpy(), np.sqrt(full), rtol=1e-3)
     distance = NormalDistance(8, 3)
-    distance.fit_samples(normal)
+    fit(distance, normal)
     z = standardised(normal)
     precision = PCA(3).fit(z).get_precision()
     expected = np.sqrt(np.einsum("nc,cd,nd->n", z, precision, z))
     np.testing.assert_allclose(distance.distance(normal).numpy(), expected, rtol=5e-3)
 
 
-def test_moments_and_samples_give_the_same_distance():
+def test_maps_and_samples_have_the_same_distance():
     normal = correlated(300, 6)
-    by_samples, by_moments = NormalDistance(6, 4), NormalDistance(6, 4)
-    by_samples.fit_samples(normal)
-    by_moments.fit_covariance(normal.mean(0), normal.T.cov(correction=0))
+    distance = NormalDistance(6, 4)
+    fit(distance, normal)
     maps = normal.view(3, 10, 10, 6).movedim(-1, 1)
-    expected = by_samples.distance(normal).view(3, 10, 10)
-    torch.testing.assert_close(by_moments.distance(maps), expected, rtol=1e-3, atol=1e-3)
+    expected = distance.distance(normal).view(3, 10, 10)
+    torch.testing.assert_close(distance.distance(maps), expected, rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.parametrize("count", [16, 40, 400])
-def test_scale_is_that_of_new_normal_samples(count):
-    """Of few samples the distance of those it was fitted to would say little about others."""
-    samples = correlated(count + 2000, 60)
+def test_scale_is_that_of_normal_samples():
+    samples = correlated(400, 60)
     distance = NormalDistance(60)
-    distance.fit_samples(samples[:count])
-    unseen = distance(samples[count:])
-    # By those it was fitted to, the mean of 16 would be off by dozens of deviations.
-    assert abs(float(unseen.mean())) < 1
-    assert 0.5 < float(unseen.std()) < 2
+    fit(distance, samples)
+    distance.fit_scale(distance.distance(samples))
+    measured = distance(samples)
+    assert float(measured.mean()) == pytest.approx(0, abs=1e-4)
+    assert float(measured.std(correction=0)) == pytest.approx(1, rel=1e-4)
+
+
+@given(st.integers(1, 5), st.integers(5, 40), st.integers(0, 100))
+def test_nearest_normals_are_those_of_scikit_learn(neighbours, count, seed):
+    normal, samples = correlated(count, 4, seed), correlated(7, 4, seed + 1)
+    distance = NearestNormals(4, neighbours)
+    distance.fit(normal)
+    mean, std = normal.mean(0), normal.std(0, correction=0)
+    reference = NearestNeighbors(n_neighbors=neighbours).fit(((normal - mean) / std).numpy())
+    expected = reference.kneighbors(((samples - mean) / std).numpy())[0].mean(1)
+    np.testing.assert_allclose(distance(samples).numpy(), expected, rtol=1e-2, atol=1e-2)
+    if neighbours < count:
+        # scikit-learn leaves out each sample itself where no samples are given.
+        expected = reference.kneighbors()[0].mean(1)
+        np.testing.assert_allclose(distance(normal, among=True).numpy(), expected, rtol=1e-2, atol=1e-2)
+
+
+def test_a_bank_has_an_end_and_takes_the_size_of_what_is_loaded():
+    distance, loaded = NearestNormals(3), NearestNormals(3)
+    distance.fit(torch.randn(2 * LARGEST_BANK + 1, 3))
+    assert LARGEST_BANK / 2 < len(distance.bank) <= LARGEST_BANK
+    loaded.load_state_dict(distance.state_dict())
+    samples = torch.randn(5, 3)
+    assert torch.equal(loaded(samples), distance(samples))
 
 
 def test_what_never_varies_does_no_harm():
     normal = torch.cat([correlated(50, 5), torch.full((50, 2), 3.0)], 1)
     distance = NormalDistance(7)
-    distance.fit_samples(normal)
+    fit(distance, normal)
     assert torch.isfinite(distance(normal)).all()
     assert torch.isfinite(distance(torch.zeros(1, 7, 2, 2))).all()

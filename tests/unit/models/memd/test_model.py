@@ -1,5 +1,6 @@
 """The whole model: freezing, statistics, scores and ablations."""
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -58,37 +59,44 @@ def test_head_without_discriminant_takes_locations_from_the_network_alone():
 
 
 @torch.no_grad()
-@pytest.mark.parametrize(("weight", "contrast_weight"), [(0.0, 0.0), (0.7, 0.0), (0.7, 0.4)])
+@pytest.mark.parametrize("weight", [0.0, 0.7])
 @pytest.mark.parametrize(("network_weight", "image_weight"), [(0.0, 0.0), (0.6, 0.0), (0.6, 0.3)])
-def test_head_adds_all_evidence(weight, contrast_weight, network_weight, image_weight):
+@pytest.mark.parametrize("directions", [0, 3])
+def test_head_adds_all_evidence(weight, network_weight, image_weight, directions):
     features, evidence = torch.randn(3, 4, 5, 6), [torch.randn(3, 2, 5, 6), torch.randn(3, 2, 5, 6)]
-    weights = {
-        "distance_weight": weight,
-        "contrast_weight": contrast_weight,
-        "network_weight": network_weight,
-        "image_weight": image_weight,
-    }
-    head = DiscriminatorHead(4, 2, 2, True, Head(**weights))
+    weights = {"distance_weight": weight, "network_weight": network_weight, "image_weight": image_weight}
+    head = DiscriminatorHead(4, 2, 2, True, Head(**weights, directions=directions))
     nn.init.normal_(head.discriminant.weight)
     nn.init.normal_(head.discriminant.bias)
     nn.init.normal_(head.image.weight)
-    for distance in (*head.location_distances, *head.image_distances):
-        distance.fit_samples(torch.randn(40, 2))
+    head.directions.normal_()
+    for distance in head.location_distances:
+        distance.fit_covariance(torch.zeros(2), torch.eye(2))
+    for distance in head.image_distances:
+        distance.fit(torch.randn(40, 2))
+    head.evidence.calibrate(torch.randn(30, 4))
+    head.evidence.weight.uniform_()
+    head.evidence.bias.fill_(0.3)
     logits = head(features, evidence)
-    odds, linear = head.discriminant(torch.cat(evidence, 1)), head.image(head.weigh(evidence))
-    margin = linear[:, 1] - linear[:, 0]
+    both = torch.cat(evidence, 1)
+    odds, linear = head.discriminant(both), head.image(head.weigh(evidence))
+    pieces = torch.empty(3, 4)
+    for number, own in enumerate(both.flatten(2)):
+        along = (head.directions @ own).var(1, correction=0).sum()
+        pieces[number, 0] = odds[number].std(correction=0).log()
+        pieces[number, 1] = along.sqrt().log() if directions else 0.5 * np.log(1e-6)
+    far = [d(x.mean((2, 3))) for d, x in zip(head.image_distances, evidence, strict=True)]
+    pieces[:, 2] = (sum(far) / 2).log()
+    pieces[:, 3] = linear[:, 1] - linear[:, 0]
+    torch.testing.assert_close(head.image_evidence(evidence), pieces, atol=1e-4, rtol=1e-4)
+    judge = head.evidence
+    image = ((pieces - judge.mean) / judge.std) @ judge.weight + 0.3
+    torch.testing.assert_close(logits.image[:, 1] - logits.image[:, 0], image, atol=1e-4, rtol=1e-4)
     if weight:
-        odds += weight * sum(d(x) for d, x in zip(head.location_distances, evidence, strict=True))[:, None] / 2
-        pooled = [head.weigh(evidence)[:, :2], head.weigh(evidence)[:, 2:]]
-        margin += weight * sum(d(x) for d, x in zip(head.image_distances, pooled, strict=True)) / 2
-    for number, image in enumerate(odds):
-        highest = sorted(image.flatten().tolist())[-3:]  # The highest tenth of 30 locations.
-        margin[number] += contrast_weight * (sum(highest) / 3 - float(image.mean()))
+        odds = odds + weight * sum(d(x) for d, x in zip(head.location_distances, evidence, strict=True))[:, None] / 2
     network = logits.location[:, 1:] - logits.location[:, :1]
-    torch.testing.assert_close(
-        logits.odds, odds + network_weight * network + image_weight * margin[:, None, None, None]
-    )
-    torch.testing.assert_close(logits.image[:, 1] - logits.image[:, 0], margin)
+    expected = odds + network_weight * network + image_weight * image[:, None, None, None]
+    torch.testing.assert_close(logits.odds, expected, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("stage", list(Stage))

@@ -59,7 +59,7 @@ def test_teacher_comes_first_and_rests_afterwards(phantom_root, tmp_path):
     assert recorder.stages == [Stage.TEACHER] * steps + [Stage.STUDENTS] * steps
     assert recorder.rates[steps] < recorder.rates[steps + 1]  # It warms up again.
     last = model.model.state_dict()
-    solved = ("standardize", "discriminant", "head.image", "distances")
+    solved = ("standardize", "discriminant", "head.image", "distances", "directions", "evidence")
     for name, value in states[2].items():
         rests = not name.startswith("students") or any(part in name for part in solved)
         assert torch.equal(value, last[name]) == rests, name

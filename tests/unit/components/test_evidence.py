@@ -1,0 +1,59 @@
+"""Pieces of evidence and what each of them weighs."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.linear_model import LogisticRegression
+
+from anomalib_memd.components.evidence import WeighedEvidence
+
+
+def labelled(useful, count=200, seed=0):
+    """Evidence on normal and abnormal images, the latter higher in useful pieces by 2 deviations."""
+    random = torch.Generator().manual_seed(seed)
+    abnormal = torch.arange(count) % 2 == 1
+    return torch.randn(count, len(useful), generator=random) + 2.0 * abnormal[:, None] * torch.tensor(useful), abnormal
+
+
+def test_evidence_is_on_the_scale_of_normal_images():
+    normal = 5 + 3 * torch.randn(100, 4)
+    evidence = WeighedEvidence(4)
+    evidence.calibrate(normal)
+    expected = 0.5 * ((normal - normal.mean(0)) / normal.std(0, correction=0)).sum(1)
+    torch.testing.assert_close(evidence(normal), expected)
+
+
+def test_weights_are_those_of_logistic_regression():
+    values, abnormal = labelled([1.0, 0.3, 0.6])
+    evidence = WeighedEvidence(3)
+    evidence.fit_weights(values, abnormal, prior=0.0)
+    reference = LogisticRegression(C=1e6).fit(values.numpy(), abnormal.numpy())
+    np.testing.assert_allclose(evidence.weight.numpy(), reference.coef_[0], rtol=0.02)
+    np.testing.assert_allclose(evidence.bias.numpy(), reference.intercept_[0], rtol=0.02)
+
+
+def test_a_strong_prior_weighs_all_the_same_and_a_weak_one_what_helps():
+    values, abnormal = labelled([1.0, 0.0])
+    strong, weak = WeighedEvidence(2), WeighedEvidence(2)
+    strong.fit_weights(values, abnormal, prior=1e6)
+    weak.fit_weights(values, abnormal, prior=0.1)
+    assert float(strong.weight[0]) == pytest.approx(float(strong.weight[1]), rel=1e-2)
+    assert weak.weight[0] > 5 * weak.weight[1]
+
+
+@given(st.integers(0, 100), st.floats(0, 10))
+def test_no_evidence_counts_against_what_it_speaks_for(seed, prior):
+    values, abnormal = labelled([-1.0, 1.0], count=40, seed=seed)
+    evidence = WeighedEvidence(2)
+    evidence.fit_weights(values, abnormal, prior)
+    assert (evidence.weight >= 0).all()
+
+
+@pytest.mark.parametrize("label", [False, True])
+def test_without_both_kinds_of_images_nothing_changes(label):
+    evidence = WeighedEvidence(2)
+    evidence.fit_weights(torch.randn(6, 2), torch.full((6,), label), 1.0)
+    assert evidence.weight.tolist() == [0.5, 0.5]
+    assert float(evidence.bias) == 0
