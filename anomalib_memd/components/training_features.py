@@ -12,6 +12,7 @@ from anomalib.pre_processing import PreProcessor
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import nn
+from torch.utils.data import DataLoader
 from torchvision.transforms.v2 import Normalize
 
 from anomalib_memd.data import DataModality, PairedImageBatch
@@ -291,8 +292,16 @@ def labelled_features(
         Features of each modality, ``(B, C, H, W)``, and which images are abnormal, ``(B,)``.
     """
     transform = (pre_processor.transform if pre_processor is not None else None) or nn.Identity()
-    for batch in datamodule.val_dataloader():
-        images = {Modality.WLI: batch.image, Modality.NBI: batch.nbi_image}
+    images = datamodule.val_data
+    # The datamodule's own loader gives each of several processes a share; all of them need the same answer.
+    loader = DataLoader(
+        images,
+        batch_size=datamodule.eval_batch_size,
+        num_workers=datamodule.num_workers,
+        collate_fn=datamodule.external_collate_fn or images.collate_fn,
+    )
+    for batch in loader:
+        pair = {Modality.WLI: batch.image, Modality.NBI: batch.nbi_image}
         with fast_precision(device):
-            features = {modality: embedding(transform(image.to(device))) for modality, image in images.items()}
+            features = {modality: embedding(transform(image.to(device))) for modality, image in pair.items()}
         yield {modality: part.float() for modality, part in features.items()}, batch.gt_label.bool().to(device)

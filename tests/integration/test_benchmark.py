@@ -236,7 +236,7 @@ def test_the_report_works_in_a_browser(benchmark, tmp_path):
 def test_test_images_are_opened_once_and_logged(benchmark):
     folder, _ = benchmark
     methods = {"Pooled Mahalanobis": CONFIG["methods"]["Pooled Mahalanobis"]}
-    data = {"phantom": CONFIG["datasets"]["phantom"] | {"development": {"seed": 7}}}
+    data = {"phantom": CONFIG["datasets"]["phantom"] | {"development": {"phantom_seed": 7}}}
     config = {"datasets": data, "methods": methods, "latency": False, "test_log": "log.md"}
     (folder / "opened.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
     arguments = ["benchmark", "--config", "opened.yaml", "--root", folder, "--output", "opened"]
