@@ -1,5 +1,6 @@
 """Adapt a trained MEMD to another device from a few normal images, without gradient."""
 
+from collections import defaultdict
 from pathlib import Path
 
 import pandas as pd
@@ -8,17 +9,18 @@ from torchvision.transforms.v2 import Resize
 
 from anomalib_memd.components.checkpoints import read_checkpoint
 from anomalib_memd.components.embedding import Features
+from anomalib_memd.components.evidence import WeighedEvidence
 from anomalib_memd.components.feature_cache import FeatureCache
 from anomalib_memd.components.negatives import NegativePool
 from anomalib_memd.components.training_features import FeatureSet
 from anomalib_memd.components.two_stage import Stage
+from anomalib_memd.components.weighing import gather_evidence
 from anomalib_memd.data.dataset import EndoscopyDataset
 from anomalib_memd.data.folder import training_rows
 from anomalib_memd.data.spectral import SpectralNBI
 from anomalib_memd.files import written_whole
 from anomalib_memd.modality import Branch, Modality
 from anomalib_memd.models.memd import MEMD
-from anomalib_memd.models.memd.head import DiscriminatorHead
 from anomalib_memd.models.memd.options import Evidence
 
 NEGATIVES = 3
@@ -96,13 +98,13 @@ def _recalibrate(model: MEMD, cache: FeatureCache, false_positive_rate: float) -
     drawn: dict[Branch, list[tuple[torch.Tensor, torch.Tensor]]] = {branch: [] for branch in Branch}
     for fold in range(FOLDS):
         model.model.load_state_dict(solutions[fold], strict=False)
-        _calibrate(model, unseen)
+        _calibrate(unseen)
         left_out = FeatureSet(cache, rows[rows % FOLDS == fold], model.device)
         for branch in Branch:
             judged[branch] += [_judge(model, branch, features) for features in left_out.normals()]
             drawn[branch] += [_judge(model, branch, pair.abnormal) for pair in left_out.pairs()]
     _solve(model, FeatureSet(cache, rows, model.device))
-    _calibrate(model, unseen)
+    _calibrate(unseen)
     thresholds = []
     for branch in Branch:
         processor = model.post_processor.branch(branch)
@@ -124,31 +126,27 @@ def _solve(model: MEMD, given: FeatureSet) -> None:
         model.solve(stage, given)
 
 
-@torch.no_grad()
 def _solve_by_folds(
     model: MEMD, cache: FeatureCache, rows: torch.Tensor
-) -> tuple[list[dict[str, torch.Tensor]], dict[Branch, torch.Tensor]]:
-    """What is solved for without each fold, and each detector's evidence on the normal images left out, ``(N, 4)``."""
+) -> tuple[list[dict[str, torch.Tensor]], dict[WeighedEvidence, torch.Tensor]]:
+    """What is solved for without each fold, and the evidence on the normal images left out, ``(N, 4)``."""
+    heads = [head for stage in Stage for head in model.model.heads(stage)]
     solutions: list[dict[str, torch.Tensor]] = []
-    unseen: dict[Branch, list[torch.Tensor]] = {branch: [] for branch in Branch}
+    unseen: dict[WeighedEvidence, list[torch.Tensor]] = defaultdict(list)
     for fold in range(FOLDS):
         _solve(model, FeatureSet(cache, rows[rows % FOLDS != fold], model.device))
         solutions.append({name: value.clone() for name, value in model.model.state_dict().items() if ".head." in name})
-        for features in FeatureSet(cache, rows[rows % FOLDS == fold], model.device).normals():
-            for branch, (head, modalities) in _heads(model).items():
-                unseen[branch].append(head.image_evidence([features[modality].float() for modality in modalities]))
-    return solutions, {branch: torch.cat(parts) for branch, parts in unseen.items()}
+        left_out = FeatureSet(cache, rows[rows % FOLDS == fold], model.device).normals()
+        in_float32 = ({modality: part.float() for modality, part in features.items()} for features in left_out)
+        for weighed, evidence in gather_evidence(heads, in_float32).items():
+            unseen[weighed].append(evidence)
+    return solutions, {weighed: torch.cat(parts) for weighed, parts in unseen.items()}
 
 
-def _calibrate(model: MEMD, normal: dict[Branch, torch.Tensor]) -> None:
-    """Bring the evidence of each detector to the scale of normal images that it was not fitted to."""
-    for branch, (head, _) in _heads(model).items():
-        head.evidence.calibrate(normal[branch])
-
-
-def _heads(model: MEMD) -> dict[Branch, tuple[DiscriminatorHead, list[Modality]]]:
-    (teacher,), students = model.model.heads(Stage.TEACHER), model.model.heads(Stage.STUDENTS)
-    return {Branch.TEACHER: teacher} | dict(zip(map(Branch, Modality), students, strict=True))
+def _calibrate(normal: dict[WeighedEvidence, torch.Tensor]) -> None:
+    """Bring evidence to the scale of normal images that nothing was fitted to."""
+    for weighed, evidence in normal.items():
+        weighed.calibrate(evidence)
 
 
 @torch.no_grad()

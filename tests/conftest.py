@@ -14,9 +14,10 @@ from hypothesis import settings
 from PIL import Image
 
 from anomalib_memd import MEMD, Phantom
-from anomalib_memd.components.solution import calibrate_evidence, fit_distances
+from anomalib_memd.components.solution import fit_distances
 from anomalib_memd.components.statistics import feature_statistics
 from anomalib_memd.components.two_stage import Stage
+from anomalib_memd.components.weighing import calibrate_evidence
 from anomalib_memd.modality import Branch, Modality
 from anomalib_memd.models.memd.options import Distillation, Encoder, Head, Negatives, Training
 

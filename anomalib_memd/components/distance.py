@@ -4,10 +4,25 @@ import torch
 from anomalib.models.components import DynamicBufferMixin
 from torch import nn
 
-from .statistics import varying
+from .statistics import ChannelStandardization, varying
 
 LARGEST_BANK = 2048
 """Number of normal images that are kept at most, evenly spaced among all."""
+
+
+def nearest_squares(samples: torch.Tensor, bank: torch.Tensor, count: int) -> torch.Tensor:
+    """Squared Euclidean distances to the nearest of some vectors, in rising order; unlike torch.cdist it is exported.
+
+    Args:
+        samples: Shape ``(B, C)``.
+        bank: Shape ``(N, C)``.
+        count: Number of nearest vectors; all if there are fewer.
+
+    Returns:
+        Shape ``(B, count)``; rounding may leave them a little below 0.
+    """
+    square = samples.square().sum(1, keepdim=True) + bank.square().sum(1) - 2 * samples @ bank.T
+    return square.topk(min(count, len(bank)), largest=False).values
 
 
 class NearestNormals(DynamicBufferMixin, nn.Module):
@@ -24,11 +39,8 @@ class NearestNormals(DynamicBufferMixin, nn.Module):
     def __init__(self, channels: int, neighbours: int = 2) -> None:
         super().__init__()
         self.neighbours = neighbours
-        self.register_buffer("mean", torch.zeros(channels))
-        self.register_buffer("std", torch.ones(channels))
+        self.standardize = ChannelStandardization(channels)
         self.register_buffer("bank", torch.zeros(1, channels))
-        self.mean: torch.Tensor
-        self.std: torch.Tensor
         self.bank: torch.Tensor
 
     def forward(self, samples: torch.Tensor, among: bool = False) -> torch.Tensor:
@@ -42,20 +54,16 @@ class NearestNormals(DynamicBufferMixin, nn.Module):
             Shape ``(B,)``, in float32.
         """
         with torch.autocast(samples.device.type, enabled=False):
-            scaled = (samples.float() - self.mean) / self.std
-            # As torch.cdist, which cannot be exported.
-            square = scaled.square().sum(1, keepdim=True) + self.bank.square().sum(1) - 2 * scaled @ self.bank.T
-            count = min(self.neighbours + among, len(self.bank))
-            nearest = square.topk(count, largest=False).values[:, int(among and count > 1) :]
-            return nearest.clamp_min(1e-6).sqrt().mean(1)
+            squares = nearest_squares(self.standardize(samples.float()), self.bank, self.neighbours + among)
+            others = squares[:, 1:] if among and len(self.bank) > 1 else squares
+            return others.clamp_min(1e-6).sqrt().mean(1)
 
     @torch.no_grad()
     def fit(self, normal: torch.Tensor) -> None:
         """Take over normal samples ``(N, C)``."""
-        self.mean.copy_(normal.mean(0))
-        self.std.copy_(varying(normal.std(0, correction=0)))
+        self.standardize.fit(normal.mean(0), normal.std(0, correction=0))
         step = -(-len(normal) // LARGEST_BANK)
-        self.bank = ((normal - self.mean) / self.std)[::step].contiguous()
+        self.bank = self.standardize(normal)[::step].contiguous()
 
 
 class NormalDistance(nn.Module):

@@ -5,7 +5,7 @@ import torch
 from scipy.optimize import minimize
 from torch import nn
 
-from .statistics import varying
+from .statistics import ChannelStandardization
 
 
 class WeighedEvidence(nn.Module):
@@ -19,24 +19,19 @@ class WeighedEvidence(nn.Module):
 
     def __init__(self, pieces: int) -> None:
         super().__init__()
-        self.register_buffer("mean", torch.zeros(pieces))
-        self.register_buffer("std", torch.ones(pieces))
+        self.standardize = ChannelStandardization(pieces)
         self.register_buffer("weight", torch.full((pieces,), 0.5))
         self.register_buffer("bias", torch.zeros(()))
-        self.mean: torch.Tensor
-        self.std: torch.Tensor
         self.weight: torch.Tensor
         self.bias: torch.Tensor
 
     def forward(self, evidence: torch.Tensor) -> torch.Tensor:
         """Log odds ``(B,)`` of evidence ``(B, pieces)``."""
-        return ((evidence - self.mean) / self.std * self.weight).sum(1) + self.bias
+        return (self.standardize(evidence) * self.weight).sum(1) + self.bias
 
-    @torch.no_grad()
     def calibrate(self, normal: torch.Tensor) -> None:
         """Take over mean and deviation of the evidence on normal images, ``(N, pieces)``."""
-        self.mean.copy_(normal.mean(0))
-        self.std.copy_(varying(normal.std(0, correction=0)))
+        self.standardize.fit(normal.mean(0), normal.std(0, correction=0))
 
     @torch.no_grad()
     def fit_weights(self, evidence: torch.Tensor, abnormal: torch.Tensor, prior: float) -> None:
@@ -51,7 +46,7 @@ class WeighedEvidence(nn.Module):
         """
         if not 0 < int(abnormal.sum()) < len(abnormal):
             return
-        scaled = ((evidence - self.mean) / self.std).double().cpu().numpy()
+        scaled = self.standardize(evidence).double().cpu().numpy()
         sign = 2.0 * abnormal.cpu().numpy() - 1
 
         def loss(values: np.ndarray) -> float:

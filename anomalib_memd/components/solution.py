@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import nn
@@ -164,7 +164,7 @@ def fit_distances(
     locations: dict[Any, list[torch.Tensor]] = defaultdict(list)
     images: dict[Any, list[torch.Tensor]] = defaultdict(list)
     for head, modalities in heads:
-        for distance, modality in zip(head.location_distances, modalities, strict=False):
+        for distance, modality in zip(head.location_distances, _measured(head, modalities), strict=True):
             moments[distance].append(statistics[modality])
     for distance, own in moments.items():
         mean, covariance = (torch.stack(x).mean(0) for x in zip(*((s.mean, s.covariance) for s in own), strict=True))
@@ -172,7 +172,7 @@ def fit_distances(
     for features in normals:
         for head, modalities in heads:
             evidence = [features[modality] for modality in modalities]
-            for distance, part in zip(head.location_distances, evidence, strict=False):
+            for distance, part in zip(head.location_distances, _measured(head, evidence), strict=True):
                 locations[distance].append(distance.distance(part).flatten())
             for distance, part in zip(head.image_distances, evidence, strict=True):
                 images[distance].append(part.mean((-2, -1), dtype=torch.float32))
@@ -182,25 +182,12 @@ def fit_distances(
         distance.fit(torch.cat(samples))
 
 
-@torch.no_grad()
-def calibrate_evidence(
-    heads: Iterable[tuple[LinearHead, Sequence[Modality]]], normals: Iterable[Features], among: bool = True
-) -> None:
-    """Bring all evidence of images to the scale of normal ones, once everything else is solved for and fitted.
+T = TypeVar("T")
 
-    Args:
-        heads: See :func:`fit_distances`.
-        normals: Batches of features of normal images.
-        among: Whether these are the images that the heads were fitted to.
-    """
-    heads = [(head, modalities) for head, modalities in heads if head.image_distances]
-    found: dict[Any, list[torch.Tensor]] = defaultdict(list)
-    for features in normals:
-        for head, modalities in heads:
-            evidence = [features[modality] for modality in modalities]
-            found[head.evidence].append(head.image_evidence(evidence, among))
-    for evidence_of_head, parts in found.items():
-        evidence_of_head.calibrate(torch.cat(parts))
+
+def _measured(head: LinearHead, parts: Sequence[T]) -> Sequence[T]:
+    """Those of the parts of the evidence whose locations are measured: all or none."""
+    return parts if head.location_distances else ()
 
 
 def _mean(solutions: Sequence[Discriminant]) -> Discriminant:
@@ -266,7 +253,8 @@ class _LinearDistillation:
     def solve(self, covariance: torch.Tensor, shrinkage: float, ridge: float) -> _Solution:
         """The student's log odds of a location and of the image, in units of their deviation over normal ones."""
         covariance = covariance.to(self.product.device)
-        weight, *directions = whitened(covariance, self.product / self.count, shrinkage).T
+        weights = whitened(covariance, self.product / self.count, shrinkage).T
+        weight, directions = weights[0], weights[1:]
         location = Discriminant(weight, self.total / self.count - weight @ self.mean)
         statistics, targets = torch.cat(self.statistics), torch.cat(self.targets)
         centred = statistics - statistics.mean(0)
@@ -275,6 +263,6 @@ class _LinearDistillation:
         normal = statistics[: self.normal_images] @ weight
         return _Solution(
             location.scaled((location.weight @ covariance @ location.weight).sqrt()),
-            torch.stack(directions) if directions else covariance.new_zeros(0, len(covariance)),
+            directions,
             image.scaled(normal.std(correction=0)),
         )

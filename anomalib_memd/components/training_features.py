@@ -7,12 +7,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from anomalib.data import AnomalibDataModule
-from anomalib.pre_processing import PreProcessor
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
-from torch import nn
-from torch.utils.data import DataLoader
 from torchvision.transforms.v2 import Normalize
 
 from anomalib_memd.data import DataModality, PairedImageBatch
@@ -271,37 +267,3 @@ class TrainingFeatures:
             self._cache.close()
         self._cache = None
         self._sets = []
-
-
-@torch.no_grad()
-def labelled_features(
-    embedding: FeatureEmbedding,
-    datamodule: AnomalibDataModule,
-    pre_processor: PreProcessor | None,
-    device: torch.device,
-) -> Iterator[tuple[dict[Modality, torch.Tensor], torch.Tensor]]:
-    """Features of the validation images of both modalities, batch by batch.
-
-    Args:
-        embedding: Takes normalised images to features.
-        datamodule: Datamodule of pairs.
-        pre_processor: Normalises images, if there is one.
-        device: Where features go.
-
-    Yields:
-        Features of each modality, ``(B, C, H, W)``, and which images are abnormal, ``(B,)``.
-    """
-    transform = (pre_processor.transform if pre_processor is not None else None) or nn.Identity()
-    images = datamodule.val_data
-    # The datamodule's own loader gives each of several processes a share; all of them need the same answer.
-    loader = DataLoader(
-        images,
-        batch_size=datamodule.eval_batch_size,
-        num_workers=datamodule.num_workers,
-        collate_fn=datamodule.external_collate_fn or images.collate_fn,
-    )
-    for batch in loader:
-        pair = {Modality.WLI: batch.image, Modality.NBI: batch.nbi_image}
-        with fast_precision(device):
-            features = {modality: embedding(transform(image.to(device))) for modality, image in pair.items()}
-        yield {modality: part.float() for modality, part in features.items()}, batch.gt_label.bool().to(device)

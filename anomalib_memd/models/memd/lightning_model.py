@@ -19,11 +19,11 @@ from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch import nn
 
 from anomalib_memd import evaluation
-from anomalib_memd.components import backbones
+from anomalib_memd.components import backbones, weighing
 from anomalib_memd.components.checkpoints import COMPONENTS, load_parts
 from anomalib_memd.components.cost import TrainingCost
 from anomalib_memd.components.options import group, plain
-from anomalib_memd.components.training_features import FeatureSet, TrainingFeatures, labelled_features
+from anomalib_memd.components.training_features import FeatureSet, TrainingFeatures
 from anomalib_memd.components.two_stage import Stage, TwoStageTraining
 from anomalib_memd.deployment.module import TeacherStudentMixin
 from anomalib_memd.modality import Modality
@@ -201,8 +201,8 @@ class MEMD(TeacherStudentMixin, AnomalibModule):
         self.normal_classes = tuple(sorted(set(self.trainer.datamodule.train_data.samples.class_name)))
         if not resumed:
             self.solve(stage, given)
-            labelled = labelled_features(self.model.embedding, self.trainer.datamodule, self.pre_processor, self.device)
-            self.model.weigh_evidence(stage, labelled, self.options.head.prior)
+            labelled = weighing.labelled_features(self.model.embedding, self.trainer.datamodule, self.pre_processor)
+            weighing.weigh_evidence(self.model.heads(stage), labelled, self.options.head.prior)
         self.features.release(self.trainer)
 
     def solve(self, stage: Stage, given: FeatureSet) -> None:

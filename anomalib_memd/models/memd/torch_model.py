@@ -1,7 +1,6 @@
 """PyTorch model of MEMD: the multimodal teacher and one student a modality."""
 
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import torch
 from anomalib.data import InferenceBatch
@@ -9,12 +8,12 @@ from anomalib.models.components import TimmFeatureExtractor
 from torch import nn
 
 from anomalib_memd.components.embedding import FeatureEmbedding, Features
-from anomalib_memd.components.evidence import WeighedEvidence
 from anomalib_memd.components.negatives import FeatureNoise
-from anomalib_memd.components.solution import calibrate_evidence, fit_distances, solve_students, solve_teacher
+from anomalib_memd.components.solution import fit_distances, solve_students, solve_teacher
 from anomalib_memd.components.statistics import FeatureStatistics
 from anomalib_memd.components.training_features import FeatureSet
 from anomalib_memd.components.two_stage import Stage
+from anomalib_memd.components.weighing import calibrate_evidence
 from anomalib_memd.modality import Branch, Modality
 
 from .cross_attention import CrossModalFusion
@@ -138,24 +137,6 @@ class MEMDModel(nn.Module):
                 solve_students(heads, self.teacher.head, given.normals(), abnormal, statistics, paired, *strength)
         fit_distances(self.heads(stage), given.normals(), statistics)
         calibrate_evidence(self.heads(stage), given.normals())
-
-    def weigh_evidence(self, stage: Stage, labelled: Iterable[tuple[Features, torch.Tensor]], prior: float) -> None:
-        """Let labelled images decide what the evidence on images weighs, see :meth:`.WeighedEvidence.fit_weights`.
-
-        Args:
-            stage: The stage, which has been solved.
-            labelled: Batches of features of both modalities, each ``(B, C, H, W)``, and which are abnormal, ``(B,)``.
-            prior: How strongly weights are drawn toward equal ones.
-        """
-        heads = [(head, modalities) for head, modalities in self.heads(stage) if head.image_distances]
-        found: dict[WeighedEvidence, list[torch.Tensor]] = defaultdict(list)
-        labels: dict[WeighedEvidence, list[torch.Tensor]] = defaultdict(list)
-        for features, abnormal in labelled:
-            for head, modalities in heads:
-                found[head.evidence].append(head.image_evidence([features[modality] for modality in modalities]))
-                labels[head.evidence].append(abnormal)
-        for evidence, parts in found.items():
-            evidence.fit_weights(torch.cat(parts), torch.cat(labels[evidence]), prior)
 
     def freeze_for(self, stage: Stage, train_backbone: bool = False) -> None:
         """Let gradients flow into what a stage trains, and keep all else as it is, statistics included.

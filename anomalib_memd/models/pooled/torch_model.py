@@ -9,6 +9,8 @@ from anomalib.models.components import DynamicBufferMixin, TimmFeatureExtractor
 from sklearn.covariance import LedoitWolf
 from torch import nn
 
+from anomalib_memd.components.distance import nearest_squares
+
 
 class Distance(StrEnum):
     """How far from normal a pooled feature is."""
@@ -91,8 +93,5 @@ class PooledFeaturesModel(DynamicBufferMixin, nn.Module):
         if self.bank.numel() == 0:
             msg = "This detector has seen no normal image yet: train it first, or give a checkpoint."
             raise RuntimeError(msg)
-        features = self._whiten(self.pool(images))
-        # As torch.cdist, which cannot be exported.
-        square = features.square().sum(1, keepdim=True) + self.bank.square().sum(1) - 2 * features @ self.bank.T
-        nearest = square.topk(min(self.neighbours, len(self.bank)), largest=False).values
+        nearest = nearest_squares(self._whiten(self.pool(images)), self.bank, self.neighbours)
         return InferenceBatch(pred_score=nearest.clamp_min(0).sqrt().mean(1))

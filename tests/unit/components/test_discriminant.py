@@ -16,9 +16,10 @@ from anomalib_memd.components.discriminant import (
     whitened,
     whitened_among_samples,
 )
-from anomalib_memd.components.solution import calibrate_evidence, fit_distances, solve_students, solve_teacher
+from anomalib_memd.components.solution import fit_distances, solve_students, solve_teacher
 from anomalib_memd.components.statistics import feature_statistics
 from anomalib_memd.components.two_stage import Stage
+from anomalib_memd.components.weighing import calibrate_evidence
 from anomalib_memd.modality import Modality
 from anomalib_memd.models.memd.torch_model import MEMDModel
 from tests.conftest import groups
@@ -178,8 +179,8 @@ def test_distances_are_fitted_to_the_features_of_their_modality(solved):
     fit_distances(heads, [normal], statistics)
     calibrate_evidence(heads, [normal])
     for head, modalities in heads:
-        scaled = (head.image_evidence([normal[m] for m in modalities], among=True) - head.evidence.mean) / (
-            head.evidence.std
+        scaled = (head.image_evidence([normal[m] for m in modalities], among=True) - head.evidence.standardize.mean) / (
+            head.evidence.standardize.std
         )
         torch.testing.assert_close(scaled.mean(0), torch.zeros(4), atol=1e-3, rtol=0)
     with torch.no_grad():

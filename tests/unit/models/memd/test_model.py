@@ -89,8 +89,8 @@ def test_head_adds_all_evidence(weight, network_weight, image_weight, directions
     pieces[:, 2] = (sum(far) / 2).log()
     pieces[:, 3] = linear[:, 1] - linear[:, 0]
     torch.testing.assert_close(head.image_evidence(evidence), pieces, atol=1e-4, rtol=1e-4)
-    judge = head.evidence
-    image = ((pieces - judge.mean) / judge.std) @ judge.weight + 0.3
+    judge = head.evidence.standardize
+    image = ((pieces - judge.mean) / judge.std) @ head.evidence.weight + 0.3
     torch.testing.assert_close(logits.image[:, 1] - logits.image[:, 0], image, atol=1e-4, rtol=1e-4)
     if weight:
         odds = odds + weight * sum(d(x) for d, x in zip(head.location_distances, evidence, strict=True))[:, None] / 2
