@@ -21,7 +21,6 @@ from anomalib_memd.data.spectral import SpectralNBI
 from anomalib_memd.files import written_whole
 from anomalib_memd.modality import Branch, Modality
 from anomalib_memd.models.memd import MEMD
-from anomalib_memd.models.memd.options import Evidence
 
 NEGATIVES = 3
 """Least number of negatives drawn for each image; more than training needs, as images are few."""
@@ -36,10 +35,10 @@ def adapt(
     """Adapt a checkpoint to another device from a folder of its normal images, without gradient.
 
     All that is solved for is solved for again on these images: by what features are standardised, and the
-    discriminants of teacher and students, with negatives drawn of the new images. The networks that draw the fine
-    part of the maps stay as they are. The threshold of the score moves to where the given share of the normal
-    images exceeds it, that of the map to where one of a hundred of their pixels does, and the range of both becomes
-    that of the normal images and of those negatives; for this each is judged by what was solved for on others.
+    discriminants of teacher and students, with negatives drawn of the new images. The threshold of the score moves to
+    where the given share of the normal images exceeds it, that of the map to where one of a hundred of their pixels
+    does, and the range of both becomes that of the normal images and of those negatives; for this each is judged by
+    what was solved for on others.
 
     Args:
         ckpt: Checkpoint of a trained MEMD; it stays as it is.
@@ -82,8 +81,8 @@ def adapt(
 
 def _load(ckpt: Path) -> MEMD:
     model = MEMD.load_from_checkpoint(ckpt, map_location="cpu", visualizer=False).eval()
-    if model.model.teacher.evidence is not Evidence.BACKBONE or not model.model.distils_evidence:
-        msg = f"{ckpt} judges by learned encodings or without distillation; there is nothing in it to solve for again."
+    if model.model.learns:
+        msg = f"{ckpt} judges by learned encodings; there is nothing in it to solve for again."
         raise ValueError(msg)
     if not model.features.negatives:
         msg = f"{ckpt} has learned from noise instead of drawn negatives, of which adapting needs some."
@@ -130,15 +129,16 @@ def _solve_by_folds(
     model: MEMD, cache: FeatureCache, rows: torch.Tensor
 ) -> tuple[list[dict[str, torch.Tensor]], dict[WeighedEvidence, torch.Tensor]]:
     """What is solved for without each fold, and the evidence on the normal images left out, ``(N, 4)``."""
-    heads = [head for stage in Stage for head in model.model.heads(stage)]
+    detectors = [detector for stage in Stage for detector in model.model.detectors(stage)]
     solutions: list[dict[str, torch.Tensor]] = []
     unseen: dict[WeighedEvidence, list[torch.Tensor]] = defaultdict(list)
     for fold in range(FOLDS):
         _solve(model, FeatureSet(cache, rows[rows % FOLDS != fold], model.device))
-        solutions.append({name: value.clone() for name, value in model.model.state_dict().items() if ".head." in name})
+        solved = (item for item in model.model.state_dict().items() if not item[0].startswith("embedding."))
+        solutions.append({name: value.clone() for name, value in solved})
         left_out = FeatureSet(cache, rows[rows % FOLDS == fold], model.device).normals()
         in_float32 = ({modality: part.float() for modality, part in features.items()} for features in left_out)
-        for weighed, evidence in gather_evidence(heads, in_float32).items():
+        for weighed, evidence in gather_evidence(detectors, in_float32).items():
             unseen[weighed].append(evidence)
     return solutions, {weighed: torch.cat(parts) for weighed, parts in unseen.items()}
 

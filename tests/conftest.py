@@ -98,25 +98,25 @@ def deployable_memd():
     torch.manual_seed(0)
     model = small_memd().eval()
     for part in (model.model.teacher, *model.model.students.values()):
-        torch.nn.init.normal_(part.head.discriminant.weight, std=0.5)
-        torch.nn.init.normal_(part.head.image.weight, std=1.0)
-        torch.nn.init.normal_(part.head.directions, std=0.5)
+        torch.nn.init.normal_(part.discriminant.weight, std=0.5)
+        torch.nn.init.normal_(part.image.weight, std=2.0)
+        torch.nn.init.normal_(part.directions, std=0.5)
     frames = (torch.rand(40, 3, 1, 1) + 0.3 * (torch.rand(40, 3, 48, 48) - 0.5)).clamp(0, 1)
     with torch.inference_mode():
         embedded = model.model.embedding(model.pre_processor.transform(frames))
         # Features of a random network nearly depend on each other; with noise float32 can tell them apart.
         features = dict.fromkeys(Modality, embedded + embedded.std() * torch.randn_like(embedded))
-    heads = [pair for stage in Stage for pair in model.model.heads(stage)]
-    fit_distances(heads, [features], {m: feature_statistics([x]) for m, x in features.items()})
-    calibrate_evidence(heads, [features])
+    detectors = [pair for stage in Stage for pair in model.model.detectors(stage)]
+    fit_distances(detectors, [features], {m: feature_statistics([x]) for m, x in features.items()})
+    calibrate_evidence(detectors, [features])
     for branch in Branch:
         processor = model.post_processor.branch(branch)
         with torch.inference_mode():
             raw = model.model.judge(branch, dict.fromkeys(Modality, embedded), torch.Size((64, 64)))
-        head = model.model.teacher.head if branch is Branch.TEACHER else model.model.student(Modality(branch)).head
+        detector = model.model.teacher if branch is Branch.TEACHER else model.model.student(Modality(branch))
         for level, values, bias in (
-            ("image", raw.pred_score, head.evidence.bias),
-            ("pixel", raw.anomaly_map, head.discriminant.bias),
+            ("image", raw.pred_score, detector.evidence.bias),
+            ("pixel", raw.anomaly_map, detector.discriminant.bias),
         ):
             bias.data += 0.1 - values.mean()  # The mean score becomes that of the threshold.
             getattr(processor, f"_{level}_threshold").fill_(0.1)

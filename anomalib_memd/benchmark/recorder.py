@@ -53,7 +53,7 @@ class ScoreRecorder(Callback):
         for step in getattr(transform, "transforms", []):
             if isinstance(step, Normalize):
                 self._normalize = step
-        if isinstance(pl_module, MEMD):
+        if isinstance(pl_module, MEMD) and pl_module.model.learns:
             for name, student in pl_module.model.students.items():
                 self._hooks.append(student.encoder.register_forward_hook(self._listen(name)))
 

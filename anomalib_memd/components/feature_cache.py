@@ -64,6 +64,8 @@ class FeatureCache:
             dataset = pool.dataset
             digest.update(json.dumps([pool.negatives, pool.synthesis.kind, repr(pool.transform)]).encode())
             digest.update(f"{dataset.augmentations!r} {dataset.translator!r}".encode())
+            if dataset.translation is not None:
+                digest.update(b"negatives are translated")
             for path in dataset.source_files():
                 if path not in files:
                     files[path] = file_digest(path)

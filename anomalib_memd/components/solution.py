@@ -23,7 +23,7 @@ from .statistics import FeatureStatistics
 
 
 class LinearHead(Protocol):
-    """A head whose log odds are linear in evidence, which is solved for; see :class:`.DiscriminatorHead`."""
+    """A detector whose log odds are linear in features, which is solved for; see :class:`.EvidenceDetector`."""
 
     location_distances: nn.ModuleList
     image_distances: nn.ModuleList
@@ -53,21 +53,23 @@ class LinearHead(Protocol):
 
 
 @torch.no_grad()
-def solve_teacher(
-    teacher: LinearHead,
+def solve_by_negatives(
+    head: LinearHead,
+    modalities: Sequence[Modality],
     normals: Iterable[Features],
     negatives: Iterable[tuple[Features, Features, Features]],
     statistics: Mapping[Modality, FeatureStatistics],
     shrinkage: float,
     ridge: float,
 ) -> None:
-    """Solve for what is linear in the backbone features of the teacher, which no step of training changes.
+    """Solve for what is linear in backbone features, by what drawing a lesion changes.
 
     Both levels have the mean of the log odds that each modality has by itself: together they would tell a
     negative by what drawing does to one image and not to the other.
 
     Args:
-        teacher: Head of the teacher, its statistics in place.
+        head: The teacher, or a student that learns by itself; its statistics are in place.
+        modalities: What it looks at.
         normals: Batches of features of all normal pairs.
         negatives: Batches of features of normal pairs, of negatives made of them, each ``(B, C, H, W)``, and
             of the abnormal fraction of each location, ``(B, H, W)``: those above a half show what an abnormal
@@ -76,32 +78,32 @@ def solve_teacher(
         shrinkage: See :func:`~.discriminant.location_discriminant`.
         ridge: See :func:`~.discriminant.image_discriminant`.
     """
-    normal = torch.cat([teacher.weigh(list(features.values())) for features in normals])
-    changes: dict[Modality, list[torch.Tensor]] = {modality: [] for modality in Modality}
+    normal = torch.cat([head.weigh([features[modality] for modality in modalities]) for features in normals])
+    changes: dict[Modality, list[torch.Tensor]] = {modality: [] for modality in modalities}
     abnormal, images = torch.zeros_like(normal[0]), 0
     for before, after, masks in negatives:
-        abnormal += teacher.weigh(list(after.values())).sum(0)
-        images += len(after[Modality.WLI])
-        inside = torch.stack([masks[modality] > 0.5 for modality in Modality]).any(0).flatten(1)
+        abnormal += head.weigh([after[modality] for modality in modalities]).sum(0)
+        images += len(after[modalities[0]])
+        inside = torch.stack([masks[modality] > 0.5 for modality in modalities]).any(0).flatten(1)
         drawn = inside.any(1)
         within = inside[drawn, None].float()
-        for modality in Modality:
+        for modality in modalities:
             difference = (after[modality][drawn].float() - before[modality][drawn].float()).flatten(2)
             changes[modality].append((difference * within).sum(2) / within.sum(2))
     # The lesions of each image count the same, however large they are.
-    lesions = [torch.cat(changes[modality]) for modality in Modality]
-    means = [statistics[modality].mean.to(normal.device) for modality in Modality]
-    covariances = [statistics[modality].covariance.to(normal.device) for modality in Modality]
+    lesions = [torch.cat(changes[modality]) for modality in modalities]
+    means = [statistics[modality].mean.to(normal.device) for modality in modalities]
+    covariances = [statistics[modality].covariance.to(normal.device) for modality in modalities]
     locations = [
         location_discriminant(covariance, mean, own.sum(0) / max(1, len(own)), shrinkage)
         for covariance, mean, own in zip(covariances, means, lesions, strict=True)
     ]
-    directions = lesion_directions(covariances, lesions, shrinkage, len(teacher.directions))
-    teacher.set_location_discriminant(_mean(locations), torch.cat(directions, 1) / len(Modality))
+    directions = lesion_directions(covariances, lesions, shrinkage, len(head.directions))
+    head.set_location_discriminant(_mean(locations), torch.cat(directions, 1) / len(modalities))
     # The head sees statistics of unit length; the ridge is meant for statistics of unit deviation.
     ridge, change_of_image = ridge / normal.shape[1], abnormal / images - normal.mean(0)
-    parts = zip(normal.chunk(2, dim=1), change_of_image.chunk(2), strict=True)
-    teacher.set_image_discriminant(_mean([image_discriminant(*part, ridge) for part in parts]))
+    parts = zip(normal.chunk(len(modalities), 1), change_of_image.chunk(len(modalities)), strict=True)
+    head.set_image_discriminant(_mean([image_discriminant(*part, ridge) for part in parts]))
 
 
 @torch.no_grad()
@@ -159,7 +161,7 @@ def fit_distances(
         normals: Batches of features of all normal images.
         statistics: Of these features.
     """
-    heads = [(head, modalities) for head, modalities in heads if head.image_distances]
+    heads = list(heads)
     moments: dict[Any, list[FeatureStatistics]] = defaultdict(list)
     locations: dict[Any, list[torch.Tensor]] = defaultdict(list)
     images: dict[Any, list[torch.Tensor]] = defaultdict(list)

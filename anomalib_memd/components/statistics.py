@@ -41,10 +41,67 @@ class ChannelStandardization(nn.Module):
         self.mean.copy_(mean)
         self.std.copy_(varying(std))
 
+    def before(self, weight: torch.Tensor, bias: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Weight ``(K, C, 1, 1)`` and bias ``(K,)`` of a 1x1 convolution that standardises before the given one."""
+        weight = weight / self.std[:, None, None]
+        return weight, bias - weight.flatten(1) @ self.mean
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Standardise features of shape ``(B, C)`` or ``(B, C, H, W)``."""
         shape = (-1,) + (1,) * (x.ndim - 2)
         return (x - self.mean.view(shape)) / self.std.view(shape)
+
+
+class Whitening(nn.Module):
+    r"""Make the channels of the normal training images uncorrelated and of one deviation.
+
+    .. math::
+        \tilde x = (R + s I)^{-1/2} \, D^{-1} (x - \mu)
+
+    with the deviations :math:`D` and the correlations :math:`R` of the channels over all locations. The root is the
+    symmetric one, so that each channel stays as close to itself as it can (ZCA).
+
+    Args:
+        channels: Number of channels.
+        shrinkage: The :math:`s` that is added to the correlations, above 0; a large one only standardises.
+
+    Raises:
+        ValueError: If ``shrinkage`` is not above 0.
+
+    Source:
+        Kessy, Lewin and Strimmer, "Optimal Whitening and Decorrelation", The American Statistician 2018 (ZCA-cor).
+    """
+
+    def __init__(self, channels: int, shrinkage: float) -> None:
+        super().__init__()
+        if shrinkage <= 0:
+            msg = f"whitening adds a shrinkage above 0 to the correlations of channels, got {shrinkage}."
+            raise ValueError(msg)
+        self.shrinkage = shrinkage
+        self.register_buffer("mean", torch.zeros(channels))
+        self.register_buffer("std", torch.ones(channels))
+        self.register_buffer("matrix", torch.eye(channels))
+        self.mean: torch.Tensor
+        self.std: torch.Tensor
+        self.matrix: torch.Tensor
+
+    def fit(self, mean: torch.Tensor, covariance: torch.Tensor) -> None:
+        """Take over the mean ``(C,)`` and the covariance ``(C, C)`` of the channels."""
+        std = varying(covariance.diagonal().clamp_min(0).sqrt()).double()
+        values, vectors = torch.linalg.eigh(covariance.double() / torch.outer(std, std))
+        root = (vectors / (values.clamp_min(0) + self.shrinkage).sqrt()) @ vectors.T
+        self.mean.copy_(mean)
+        self.std.copy_(std)
+        self.matrix.copy_(root / std)
+
+    def before(self, weight: torch.Tensor, bias: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Weight ``(K, C, 1, 1)`` and bias ``(K,)`` of a 1x1 convolution that whitens before the given one."""
+        folded = weight.flatten(1) @ self.matrix
+        return folded[..., None, None], bias - folded @ self.mean
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Whiten features of shape ``(B, C, H, W)``."""
+        return torch.einsum("kc,bchw->bkhw", self.matrix, x - self.mean[:, None, None])
 
 
 def varying(deviation: torch.Tensor) -> torch.Tensor:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
+from torch import nn
 from torchvision.transforms.v2 import Normalize
 
 from anomalib_memd.data import DataModality, PairedImageBatch
@@ -61,10 +62,8 @@ class Sample(NamedTuple):
         return Sample(self.normal, abnormal, masks, self.registered)
 
     def merged(
-        self,
-        noise: FeatureNoise,
-        scales: Mapping[Modality, torch.Tensor],
-    ) -> tuple[dict[Modality, torch.Tensor], dict[Modality, torch.Tensor], torch.Tensor]:
+        self, noise: FeatureNoise, scales: Mapping[Modality, torch.Tensor]
+    ) -> tuple[dict[Modality, torch.Tensor], dict[Modality, torch.Tensor]]:
         """Put normal images and negatives into one batch, and noise on the features of the negatives.
 
         Args:
@@ -72,13 +71,11 @@ class Sample(NamedTuple):
             scales: Likewise.
 
         Returns:
-            Features ``(2 B, C, H, W)`` and masks ``(2 B, H, W)`` of each modality, and labels ``(2 B,)``.
+            Features ``(2 B, C, H, W)`` and masks ``(2 B, H, W)`` of each modality, normal images first.
         """
         _, abnormal, masks, _ = self.with_noise(noise, scales)
         features = {m: torch.cat([self.normal[m], abnormal[m]]) for m in Modality}
-        merged_masks = {m: torch.cat([torch.zeros_like(masks[m]), masks[m]]) for m in Modality}
-        count = len(features[Modality.WLI])
-        return features, merged_masks, torch.arange(count, device=features[Modality.WLI].device) >= count // 2
+        return features, {m: torch.cat([torch.zeros_like(masks[m]), masks[m]]) for m in Modality}
 
 
 @dataclass(frozen=True)
@@ -151,6 +148,7 @@ class TrainingFeatures:
         self._cache: FeatureCache | None = None
         self._keep_cache = False
         self._sets: list[FeatureSet] = []
+        self._translation: nn.Module | None = None
 
     def begin(self, embedding: FeatureEmbedding, trainer: Trainer, unpaired: bool) -> FeatureSet:
         """Compute features for a stage, and let the datamodule give what it trains on.
@@ -203,6 +201,7 @@ class TrainingFeatures:
             trainer.strategy.broadcast,
         )
         self._sets = [FeatureSet(cache, cache.rows(n), device, registered=n == 0) for n in range(len(pools))]
+        self._translation = pools[0].dataset.translation
         self._cache, self._keep_cache = cache, keep
         for dataset in datamodule.train_datasets():
             dataset.paths_only = keep
@@ -246,7 +245,7 @@ class TrainingFeatures:
         pairs = [{m: (x * std + mean).clamp(0, 1).cpu() for m, x in pair_of(item).items()} for item in batch]
         seeds = torch.randint(2**31, (len(pairs),)).tolist()
         drawn = [
-            synthesise(self.synthesis, pair, pairs[(i + 1) % len(pairs)], registered, seed)
+            synthesise(self.synthesis, pair, pairs[(i + 1) % len(pairs)], registered, seed, self._translation)
             for i, (pair, seed) in enumerate(zip(pairs, seeds, strict=True))
         ]
         normal, abnormal, masks = {}, {}, {}

@@ -32,7 +32,7 @@ def gather_evidence(
         Shape ``(N, pieces)`` by what weighs it. A head that serves both modalities has all images in white light,
         and then all in narrow band light.
     """
-    heads = [(head, modalities) for head, modalities in heads if head.image_distances]
+    heads = list(heads)
     found: list[list[torch.Tensor]] = [[] for _ in heads]
     for features in batches:
         for (head, modalities), parts in zip(heads, found, strict=True):

@@ -148,6 +148,11 @@ class EndoscopyDataset(AnomalibDataset):
             raise ImageReadError(msg)
         return mask
 
+    @property
+    def translation(self) -> nn.Module | None:
+        """What makes the narrow band image of an item of its white light image; ``None`` if nothing does."""
+        return None if (self.samples.nbi_path != "").any() else self.translator
+
     def item_paths(self) -> list[str]:
         """The ``image_path`` of each item, in order."""
         return self.samples.image_path.tolist()

@@ -45,6 +45,7 @@ CONFIG = {
             "init_args": {
                 **BACKBONE,
                 "image_size": [96, 96],
+                "head": {"evidence": "encoding"},
                 "training": {"teacher_epochs": 2, "student_epochs": 3},
                 "negatives": {"per_image": 2},
             },
@@ -56,6 +57,7 @@ CONFIG = {
             "init_args": {
                 **BACKBONE,
                 "image_size": [96, 96],
+                "head": {"evidence": "encoding"},
                 "training": {"student_epochs": 1},
                 "negatives": {"per_image": 2},
                 "distillation": {"weight": 0},

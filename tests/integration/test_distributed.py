@@ -15,15 +15,14 @@ from anomalib.engine import Engine
 from anomalib_memd.components.two_stage import Stage
 from tests.conftest import small_memd, small_phantom
 
-root, out, devices = sys.argv[1], sys.argv[2], int(sys.argv[3])
+root, out, devices, evidence = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4]
 torch.set_num_threads(1)
 torch.manual_seed(0)
-model = small_memd(patience=5, validation_interval=1)
+model = small_memd(patience=5, validation_interval=1, evidence=evidence, noise=0.0)
 # One step an epoch over all images, no random choice: what order and share images come in cannot matter.
 datamodule = small_phantom(root, train_batch_size=12 // devices)
 model.features.negatives = 1
 model.objective.modality_dropout = 0.0
-model.objective.student_noise.std = 0.0
 torch.manual_seed(0)
 engine = Engine(default_root_dir=out, accelerator="cpu", devices=devices, logger=False, enable_progress_bar=False,
                 strategy="ddp" if devices > 1 else "auto", enable_model_summary=False)
@@ -35,8 +34,9 @@ report = {
     "metrics": {k: float(v) for k, v in engine.trainer.callback_metrics.items()},
     "temperature": [float(t) for t in model.objective.temperature().values()],
     "thresholds": [float(model.post_processor.branches[b].image_threshold) for b in ("wli", "nbi", "teacher")],
-    "mean": float(model.model.teacher.encoders["wli"].standardize.mean.sum()),
-    "logits": float(model.model.teacher.head.image.weight.abs().sum()),
+    "mean": float(sum(v.sum() for k, v in model.model.teacher.named_buffers() if k.endswith("standardize.mean"))),
+    "teacher": [float(p.detach().double().abs().sum()) for p in model.model.teacher.parameters()],
+    "evidence": [v.tolist() for k, v in model.model.named_buffers() if k.endswith("evidence.weight")],
     "weights": [float(p.detach().double().abs().sum()) for p in model.model.students.parameters()],
 }
 with open(f"{out}/rank{engine.trainer.global_rank}.json", "w") as file:
@@ -44,21 +44,23 @@ with open(f"{out}/rank{engine.trainer.global_rank}.json", "w") as file:
 """
 
 
-def train(root, out, devices):
+def train(root, out, devices, evidence):
     out.mkdir()
     script = out / "train.py"
     script.write_text(SCRIPT)
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[2]), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(script), str(root), str(out), str(devices)]
+    command = [sys.executable, str(script), str(root), str(out), str(devices), evidence]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-4000:]
     return [json.loads((out / f"rank{rank}.json").read_text()) for rank in range(devices)]
 
 
-@pytest.fixture(scope="module")
-def reports(phantom_root, tmp_path_factory):
+@pytest.fixture(scope="module", params=["backbone", "encoding"])
+def reports(phantom_root, tmp_path_factory, request):
     folder = tmp_path_factory.mktemp("ddp")
-    return train(phantom_root, folder / "one", 1)[0], train(phantom_root, folder / "two", 2)
+    return train(phantom_root, folder / "one", 1, request.param)[0], train(
+        phantom_root, folder / "two", 2, request.param
+    )
 
 
 @pytest.mark.slow
@@ -79,7 +81,7 @@ def test_processes_share_a_folder_to_translate(phantom_root, tmp_path):
 @pytest.mark.slow
 def test_processes_agree_with_each_other(reports):
     first, second = reports[1]
-    for name in ("stage", "best", "temperature", "thresholds", "mean", "logits", "weights"):
+    for name in ("stage", "best", "temperature", "thresholds", "mean", "teacher", "evidence", "weights"):
         assert first[name] == pytest.approx(second[name], abs=1e-6), name
 
 
@@ -87,9 +89,11 @@ def test_processes_agree_with_each_other(reports):
 def test_two_processes_agree_with_one(reports):
     one, (two, _) = reports
     assert two["stage"] == one["stage"] == "students"
-    # Kept features, their statistics and the solved logits are the same; gradients of both halves are averaged.
+    # Kept features, their statistics and what is solved for are the same; gradients of both halves are averaged.
     assert two["mean"] == pytest.approx(one["mean"], rel=1e-3)
-    assert two["logits"] == pytest.approx(one["logits"], rel=0.02)
+    assert two["teacher"] == pytest.approx(one["teacher"], rel=0.02)
+    for ours, theirs in zip(two["evidence"], one["evidence"], strict=True):
+        assert ours == pytest.approx(theirs, abs=0.02)
     assert two["temperature"] == pytest.approx(one["temperature"], rel=0.05)
     assert two["weights"] == pytest.approx(one["weights"], rel=0.02)
     assert two["thresholds"] == pytest.approx(one["thresholds"], rel=0.1, abs=0.05)

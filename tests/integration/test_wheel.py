@@ -48,6 +48,5 @@ def test_the_wheel_trains_the_demo_in_an_empty_folder(tmp_path):
     assert "configs/demo.yaml" in printed
     command = "from anomalib.cli.cli import main; main()"
     options = ["--trainer.limit_train_batches", "1", "--trainer.limit_test_batches", "1"]
-    options += ["--model.training.teacher_epochs", "1", "--model.training.student_epochs", "1"]
     run(folder, python, "-c", command, "train", "--config", "configs/demo.yaml", *options)
     assert list(folder.rglob("model.ckpt"))

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import torch
+from torch import nn
 from torch.utils.data import Dataset
 
 from anomalib_memd.data import EndoscopyDataset, PairedImageItem
@@ -14,6 +15,8 @@ from .registry import ImageSynthesis
 
 class NegativePool(Dataset):
     """Each item of a dataset of pairs with a seeded pool of negatives made of it.
+
+    Narrow band images that are translated from white light get their negatives by the same translation.
 
     Args:
         dataset: Dataset of pairs.
@@ -54,7 +57,9 @@ class NegativePool(Dataset):
         made, masks = [list(images.values())], []
         for number in range(self.negatives):
             seed = self.negatives * index + number
-            negative, mask = synthesise(self.synthesis, images, donor, bool(item.registered), seed)
+            negative, mask = synthesise(
+                self.synthesis, images, donor, bool(item.registered), seed, self.dataset.translation
+            )
             made.append(list(negative.values()))
             masks.append(torch.stack(list(mask.values())))
         stacked = torch.stack([self.transform(torch.stack(pair)) for pair in made])
@@ -75,6 +80,7 @@ def synthesise(
     donor: Images,
     registered: bool,
     seed: int,
+    translation: nn.Module | None = None,
 ) -> tuple[Images, Images]:
     """Make a negative of a pair: in the same place if it is registered, else of each image by itself.
 
@@ -84,10 +90,21 @@ def synthesise(
         donor: Images that give foreign texture.
         registered: Whether the pair shows the same tissue.
         seed: Seed of the draw.
+        translation: What has made the narrow band image of the white light image, if that is known. The lesion is
+            then drawn in white light and translated, so that it looks in narrow band light as a real one will.
 
     Returns:
         Abnormal images, and masks of shape ``(H, W)``, see :class:`ImageSynthesis`.
     """
+    if registered and translation is not None:
+        white = {Modality.WLI: images[Modality.WLI]}
+        drawn, mask = synthesis(white, {Modality.WLI: donor[Modality.WLI]}, seed)
+        changed = (drawn[Modality.WLI] != images[Modality.WLI]).any(0)
+        with torch.no_grad():
+            translated = translation(drawn[Modality.WLI])
+        # Elsewhere not even the order of translating and resizing may tell a negative.
+        negative = drawn | {Modality.NBI: torch.where(changed, translated, images[Modality.NBI])}
+        return negative, dict.fromkeys(images, mask)
     if registered:
         negative, mask = synthesis(images, donor, seed)
         return negative, dict.fromkeys(images, mask)

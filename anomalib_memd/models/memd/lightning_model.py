@@ -47,7 +47,7 @@ class MEMD(TeacherStudentMixin, AnomalibModule):
         backbone_weights: File with its weights, ``package`` for those of the package index, or ``random``;
             ImageNet weights by timm if ``None``.
         image_size: Height and width that the backbone sees, in pixels.
-        encoder: From backbone features to what is fused and judged.
+        encoder: Networks of the detectors, where they judge by their encodings.
         head: What detectors judge by.
         negatives: How negatives are made.
         training: Both stages of the training.
@@ -114,8 +114,12 @@ class MEMD(TeacherStudentMixin, AnomalibModule):
         self.objective = Objective(training, distillation, negatives)
         self.stage = Stage.TEACHER
         self.trained: set[Stage] = set()
-        student_epochs = 0 if distillation.students is Students.NONE else training.student_epochs
-        epochs = {Stage.TEACHER: training.teacher_epochs, Stage.STUDENTS: student_epochs}
+        # What is solved for is there before the first step of a stage.
+        learns = self.model.learns
+        epochs = {
+            Stage.TEACHER: training.teacher_epochs if learns else 1,
+            Stage.STUDENTS: 0 if distillation.students is Students.NONE else training.student_epochs if learns else 1,
+        }
         if training.teacher_ckpt is not None:
             load_parts(self.model, Path(training.teacher_ckpt), ("embedding.", "teacher."))
             self.trained.add(Stage.TEACHER)
@@ -159,7 +163,8 @@ class MEMD(TeacherStudentMixin, AnomalibModule):
     def trainer_arguments(self) -> dict[str, Any]:
         """The number of epochs of both stages; data loaders anew for each epoch, as stages may differ in data."""
         epochs = self.two_stage_training.total_epochs
-        return {"max_epochs": epochs, "num_sanity_val_steps": 0, "reload_dataloaders_every_n_epochs": 1}
+        steps = {} if self.model.learns else {"limit_train_batches": 1}
+        return {"max_epochs": epochs, "num_sanity_val_steps": 0, "reload_dataloaders_every_n_epochs": 1, **steps}
 
     @property
     def learning_type(self) -> LearningType:
@@ -172,11 +177,8 @@ class MEMD(TeacherStudentMixin, AnomalibModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Adam on what the current stage trains."""
-        trained = [(name, p) for name, p in self.model.named_parameters() if p.requires_grad]
-        image = [p for name, p in trained if ".head.image." in name]
-        rest = [p for name, p in trained if ".head.image." not in name]
-        groups = [{"params": rest}, {"params": image, "lr": self.options.training.image_learning_rate}]
-        return torch.optim.Adam(groups, self.options.training.learning_rate)
+        trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        return torch.optim.Adam(trained, self.options.training.learning_rate)
 
     def freeze_for(self, stage: Stage) -> None:
         """Enter a stage: let gradients flow into its part alone."""
@@ -201,8 +203,9 @@ class MEMD(TeacherStudentMixin, AnomalibModule):
         self.normal_classes = tuple(sorted(set(self.trainer.datamodule.train_data.samples.class_name)))
         if not resumed:
             self.solve(stage, given)
+        if not (resumed or self.model.learns):
             labelled = weighing.labelled_features(self.model.embedding, self.trainer.datamodule, self.pre_processor)
-            weighing.weigh_evidence(self.model.heads(stage), labelled, self.options.head.prior)
+            weighing.weigh_evidence(self.model.detectors(stage), labelled, self.options.head.prior)
         self.features.release(self.trainer)
 
     def solve(self, stage: Stage, given: FeatureSet) -> None:
@@ -223,6 +226,8 @@ class MEMD(TeacherStudentMixin, AnomalibModule):
             TypeError: If the batch is no batch of pairs.
             FloatingPointError: If the loss is not finite.
         """
+        if not self.model.learns:
+            return 0 * sum(parameter.sum() for parameter in self.model.parameters() if parameter.requires_grad)
         sample = self.features.sample(batch, self.model.embedding)
         with backbones.fast_precision(self.device):
             if self.stage is Stage.TEACHER:

@@ -6,23 +6,22 @@ from torch.nn import functional as F  # noqa: N812
 
 from anomalib_memd.modality import Modality
 
-from .head import Logits, log_odds
+from .head import log_odds
 from .options import GlobalDistance, KLDirection
 
 
 class DiscriminatorLoss(nn.Module):
-    """``L_dis``: cross-entropy of the logits of each location and of the image, summed over the levels there are.
+    """``L_dis``: cross-entropy of the logits of each location.
 
     Locations of the rarer class weigh more, so that small lesions count as much as the tissue around.
     """
 
-    def forward(self, logits: Logits, mask: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+    def forward(self, logits: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Compute the loss.
 
         Args:
-            logits: Logits of locations, and of the image if it learns.
+            logits: Logits of shape ``(B, 2, H, W)``.
             mask: Abnormal fraction of each location in [0, 1], shape ``(B, H, W)``.
-            label: Whether the image is abnormal, boolean of shape ``(B,)``.
 
         Returns:
             Scalar loss.
@@ -30,19 +29,17 @@ class DiscriminatorLoss(nn.Module):
         abnormal = mask.float()
         share = abnormal.mean().clamp(0.02, 0.98)
         # Two logits and a soft target: cross-entropy is the logistic loss of their difference.
-        margin = log_odds(logits.location)
         weight = abnormal * 0.5 / share + (1 - abnormal) * 0.5 / (1 - share)
-        location = F.binary_cross_entropy_with_logits(margin.float(), abnormal, weight)
-        return location if logits.image is None else location + F.cross_entropy(logits.image.float(), label.long())
+        return F.binary_cross_entropy_with_logits(log_odds(logits).float(), abnormal, weight)
 
 
 class DistillationLoss(nn.Module):
-    r"""One modality's term of ``L_KD`` (MEMD eq. 8), on the logits of locations and image.
+    r"""One modality's term of ``L_KD`` (MEMD eq. 8), on the logits of locations.
 
     .. math::
         \tau^2 \, \mathrm{KL}\big(\mathrm{softmax}(z^t / \tau) \,\|\, \mathrm{softmax}(z^s / \tau)\big)
 
-    averaged over images and locations, summed over the levels there are.
+    averaged over images and locations.
 
     Args:
         direction: Which distribution is the target.
@@ -52,25 +49,17 @@ class DistillationLoss(nn.Module):
         super().__init__()
         self.direction = KLDirection(direction)
 
-    def forward(self, student: Logits, teacher: Logits, temperature: torch.Tensor | float) -> torch.Tensor:
+    def forward(self, student: torch.Tensor, teacher: torch.Tensor, temperature: torch.Tensor | float) -> torch.Tensor:
         """Compute the loss.
 
         Args:
-            student: The student's logits.
-            teacher: The teacher's logits, of the same levels and shapes; no gradient flows into them.
+            student: The student's logits, ``(B, 2, H, W)``.
+            teacher: The teacher's logits, of the same shape; no gradient flows into them.
             temperature: Temperature ``tau`` above 0.
 
         Returns:
             Scalar loss.
         """
-        loss = self._divergence(student.location, teacher.location, temperature)
-        if student.image is None or teacher.image is None:
-            return loss
-        return loss + self._divergence(student.image, teacher.image, temperature)
-
-    def _divergence(
-        self, student: torch.Tensor, teacher: torch.Tensor, temperature: torch.Tensor | float
-    ) -> torch.Tensor:
         log_student = F.log_softmax(student.float() / temperature, dim=1)
         log_teacher = F.log_softmax(teacher.detach().float() / temperature, dim=1)
         if self.direction is KLDirection.TEACHER_TARGET:

@@ -1,4 +1,4 @@
-"""What each stage of MEMD minimises."""
+"""What each stage minimises, where detectors are networks."""
 
 from collections.abc import Callable
 
@@ -9,9 +9,8 @@ from anomalib_memd.components.negatives import FeatureNoise
 from anomalib_memd.components.training_features import Sample
 from anomalib_memd.modality import Modality
 
-from .head import Logits
 from .loss import DiscriminatorLoss, DistillationLoss, GlobalCosineLoss, ModalityTemperature
-from .options import Distillation, Evidence, Negatives, Training
+from .options import Distillation, Negatives, Training
 from .torch_model import MEMDModel
 
 
@@ -47,7 +46,7 @@ class Objective(nn.Module):
         self.student_noise = FeatureNoise(negatives.student_noise)
 
     def teacher_losses(self, model: MEMDModel, sample: Sample) -> dict[str, torch.Tensor]:
-        """Losses of the first stage, on the levels that learn: what is solved for is not asked.
+        """Losses of the first stage.
 
         Args:
             model: Model whose teacher learns.
@@ -56,9 +55,9 @@ class Objective(nn.Module):
         Returns:
             Total ``loss`` and its parts.
         """
-        features, masks, label = sample.merged(self.feature_noise, model.teacher.channel_deviations())
-        output = model.teacher(self._drop_modality(features), model.teacher.evidence is Evidence.BACKBONE)
-        discrimination = self.discriminator_loss(output.logits, torch.stack(list(masks.values())).amax(0), label)
+        features, masks = sample.merged(self.feature_noise, model.teacher.channel_deviations())
+        output = model.teacher.fuse(self._drop_modality(features))
+        discrimination = self.discriminator_loss(output.logits, torch.stack(list(masks.values())).amax(0))
         cosine = self.global_loss(output.encodings[Modality.WLI], output.encodings[Modality.NBI], output.fusion)
         total = discrimination + self.cosine_weight * cosine
         return {"loss": total, "discrimination_loss": discrimination, "global_loss": cosine}
@@ -73,7 +72,7 @@ class Objective(nn.Module):
 
         The target of a registered pair is the teacher on the pair, if it may be. Else it is the teacher on the
         one image in both inputs, which modality dropout has prepared it for. What the teacher has learned from
-        its negatives reaches the students through these targets alone, unless they have no noise of their own.
+        its negatives reaches the students through these targets alone if they have noise of their own.
 
         Args:
             model: Model whose students learn.
@@ -83,24 +82,23 @@ class Objective(nn.Module):
         Returns:
             Total ``loss``, its parts and the temperatures.
         """
-        deviations = {modality: model.student(modality).encoder.standardize.std for modality in Modality}
+        deviations = model.teacher.channel_deviations()
         own = sample.noisy(self.student_noise, deviations) if self.student_noise.std > 0 else None
-        features, masks, label = sample.merged(self.feature_noise, deviations)
+        features, masks = sample.merged(self.feature_noise, deviations)
         if self.distillation_weight > 0:
             targets = self._targets(model, features, sample.registered and self.paired_targets)
             temperatures = self.temperature()
         parts, distillation = {}, {}
-        total = torch.zeros((), device=label.device)
+        total = next(iter(features.values())).new_zeros((), dtype=torch.float32)
         for modality in Modality:
             student = model.student(modality)
-            logits = student(features[modality], model.distils_evidence)
+            logits, mask, known = student.logits(features[modality]), masks[modality], len(sample.normal[modality])
             if own is None:
-                discrimination = self.discriminator_loss(logits, masks[modality], label)
+                discrimination = self.discriminator_loss(logits, mask)
             else:
-                noisy, blobs = student(own.abnormal[modality], model.distils_evidence), own.masks[modality]
-                levels = zip(logits[:2], noisy[:2], strict=True)
-                merged = Logits(*(torch.cat([x[~label], y]) for x, y in levels if x is not None and y is not None))
-                discrimination = self.discriminator_loss(merged, torch.cat([torch.zeros_like(blobs), blobs]), label)
+                merged = torch.cat([logits[:known], student.logits(own.abnormal[modality])])
+                blobs = own.masks[modality]
+                discrimination = self.discriminator_loss(merged, torch.cat([torch.zeros_like(blobs), blobs]))
             total = total + discrimination
             parts[f"{modality.value}_discrimination_loss"] = discrimination
             if self.distillation_weight > 0:
@@ -115,11 +113,12 @@ class Objective(nn.Module):
 
     @staticmethod
     @torch.no_grad()
-    def _targets(model: MEMDModel, features: dict[Modality, torch.Tensor], registered: bool) -> dict[Modality, Logits]:
-        locations_only = model.distils_evidence
+    def _targets(
+        model: MEMDModel, features: dict[Modality, torch.Tensor], registered: bool
+    ) -> dict[Modality, torch.Tensor]:
         if registered:
-            return dict.fromkeys(Modality, model.teacher(features, locations_only).logits)
-        return {m: model.teacher(dict.fromkeys(Modality, features[m]), locations_only).logits for m in Modality}
+            return dict.fromkeys(Modality, model.teacher.fuse(features).logits)
+        return {m: model.teacher.fuse(dict.fromkeys(Modality, features[m])).logits for m in Modality}
 
     def _drop_modality(self, features: dict[Modality, torch.Tensor]) -> dict[Modality, torch.Tensor]:
         """Now and then, let one modality stand in both inputs, so that the teacher can judge a single image.

@@ -19,12 +19,12 @@ class Fusion(StrEnum):
 
 
 class Evidence(StrEnum):
-    """From whose global statistics a head judges the image."""
+    """By what detectors judge."""
 
     ENCODING = "encoding"
-    """Those of what it judges locations from: the encoding, or the teacher's fusion."""
+    """The logits of networks that are trained, as in the paper."""
     BACKBONE = "backbone"
-    """Those of the backbone features; the teacher's are of both modalities."""
+    """Evidence in the backbone features themselves, all of which is solved for."""
 
 
 class Students(StrEnum):
@@ -67,10 +67,11 @@ class GlobalDistance(StrEnum):
 
 @dataclass(frozen=True)
 class Encoder(Options):
-    """From backbone features to what is fused and judged.
+    """The networks of teacher and students. They count where detectors judge by their encodings.
 
     Args:
-        width: Hidden width of encoders, fusion and location logits, in channels.
+        width: Hidden width of encoders and fusion, in channels.
+        hidden: Hidden width of the discriminator head; 0 makes its logits linear in what it sees.
         fusion: Parts of the multimodal fusion that are in place: none, mar, cmca or both.
         fusion_layers: Number of cross attention layers.
         fusion_heads: Number of attention heads; divides ``width``.
@@ -78,42 +79,44 @@ class Encoder(Options):
         mar_distance: Distance ``d`` of its kernels from the masked centre, in cells.
         energy: Form of its SimAM attention: simam or paper.
         residual: Whether the reconstruction is added to what it reconstructs.
+        whitening: What is added to the correlations of backbone channels before they are whitened, above 0; ``None``
+            standardises each channel by itself.
+        noise: Deviation of the noise on the standardised features of all training images; 0 adds none.
     """
 
-    width: int = 128
+    width: int = 512
+    hidden: int = 0
     fusion: Fusion | str = Fusion.BOTH
     fusion_layers: int = 2
     fusion_heads: int = 8
     mar_kernel_size: int = 1
     mar_distance: int = 1
-    energy: EnergyForm | str = EnergyForm.SIMAM
-    residual: bool = True
+    energy: EnergyForm | str = EnergyForm.PAPER
+    residual: bool = False
+    whitening: float | None = 1.0
+    noise: float = 6.0
 
 
 @dataclass(frozen=True)
 class Head(Options):
-    """What a detector judges by, and with which weights. Weights count where the evidence is the backbone's.
+    """What detectors judge by. All but ``evidence`` counts where that is the backbone's.
 
     Args:
-        teacher_evidence: From whose global statistics the teacher judges the image: backbone or encoding.
-        student_evidence: From whose global statistics the students judge the image.
+        evidence: By what detectors judge: backbone, which is solved for, or encoding, which is trained.
         directions: Number of directions of lesions whose energy is evidence on the image.
         prior: How strongly labelled validation images have to speak for weighing the evidence on the image unequally.
             Without such images all of it weighs the same.
         distance_weight: Weight of the distance from normal features in the log odds of locations, where that of the
             discriminant is 1; 0 for none.
-        network_weight: Weight of the network in the log odds of locations, where that of the discriminant is 1.
         image_weight: Weight of the image's log odds in those of its locations.
         shrinkage: What is added to the correlations of backbone channels where the discriminant is solved for.
         ridge: What is added to the variance of global statistics where the teacher's image logits are solved for.
     """
 
-    teacher_evidence: Evidence | str = Evidence.BACKBONE
-    student_evidence: Evidence | str = Evidence.BACKBONE
+    evidence: Evidence | str = Evidence.BACKBONE
     directions: int = 32
     prior: float = 1.0
     distance_weight: float = 1.0
-    network_weight: float = 0.5
     image_weight: float = 0.25
     shrinkage: float = 0.1
     ridge: float = 3.0
@@ -139,7 +142,7 @@ class Negatives(Options):
     kind: str = "mixed"
     per_image: int = 1
     feature_noise: float = 0.0
-    student_noise: float = 0.5
+    student_noise: float = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -155,11 +158,12 @@ class Negatives(Options):
 class Training(Options):
     """Both stages of the training, and the losses of the teacher.
 
+    Epochs, rates and losses count where detectors judge by their encodings, which are trained.
+
     Args:
         teacher_epochs: Number of epochs of the first stage.
         student_epochs: Number of epochs of the second stage.
         learning_rate: Learning rate of Adam after warm-up.
-        image_learning_rate: The same for the image logits, which see features of unit length.
         warmup: Fraction of a stage in which the learning rate rises.
         modality_dropout: Probability that the teacher sees one image of a training pair in both inputs.
         cosine_weight: Weight ``eta`` of ``L_cos``.
@@ -173,10 +177,9 @@ class Training(Options):
         cache_dir: Folder in which they stay for later runs; ``None`` removes them after training.
     """
 
-    teacher_epochs: int = 2
-    student_epochs: int = 2
-    learning_rate: float = 7e-4
-    image_learning_rate: float = 7e-3
+    teacher_epochs: int = 4
+    student_epochs: int = 4
+    learning_rate: float = 2e-4
     warmup: float = 0.1
     modality_dropout: float = 0.1
     cosine_weight: float = 1.0
@@ -205,7 +208,7 @@ class Distillation(Options):
     """
 
     students: Students | str = Students.PER_MODALITY
-    weight: float = 10.0
+    weight: float = 1.0
     paired_targets: bool = True
     kl_direction: KLDirection | str = KLDirection.TEACHER_TARGET
     temperature: float = 5.0

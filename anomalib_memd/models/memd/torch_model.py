@@ -1,6 +1,7 @@
 """PyTorch model of MEMD: the multimodal teacher and one student a modality."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from anomalib.data import InferenceBatch
@@ -9,18 +10,16 @@ from torch import nn
 
 from anomalib_memd.components.embedding import FeatureEmbedding, Features
 from anomalib_memd.components.negatives import FeatureNoise
-from anomalib_memd.components.solution import fit_distances, solve_students, solve_teacher
+from anomalib_memd.components.solution import fit_distances, solve_by_negatives, solve_students
 from anomalib_memd.components.statistics import FeatureStatistics
 from anomalib_memd.components.training_features import FeatureSet
 from anomalib_memd.components.two_stage import Stage
 from anomalib_memd.components.weighing import calibrate_evidence
 from anomalib_memd.modality import Branch, Modality
 
-from .cross_attention import CrossModalFusion
-from .detectors import ModalityEncoder, Student, Teacher
-from .head import DiscriminatorHead
-from .masked_attention import MaskedAttentionReconstruction
-from .options import Distillation, Encoder, Evidence, Fusion, Head, Students
+from .evidence import EvidenceDetector
+from .network import Student, Teacher
+from .options import Distillation, Encoder, Evidence, Head, Students
 
 
 class MEMDModel(nn.Module):
@@ -30,10 +29,13 @@ class MEMDModel(nn.Module):
 
     Args:
         backbone: Feature extractor.
-        encoder: Options of encoders and fusion.
-        head: Options of heads.
+        encoder: Options of networks.
+        head: What detectors judge by.
         distillation: Options of the students.
         modality: Modality of the student that is called.
+
+    Raises:
+        ValueError: If one student is to serve both modalities, solved for, and is not distilled.
     """
 
     def __init__(
@@ -47,68 +49,48 @@ class MEMDModel(nn.Module):
         super().__init__()
         encoder, head, distillation = encoder or Encoder(), head or Head(), distillation or Distillation()
         self.distils = distillation.weight > 0
+        self.learns = head.evidence is Evidence.ENCODING
+        """Whether detectors are networks that are trained; if not, all of them is solved for."""
         self.embedding = FeatureEmbedding(backbone)
         self.modality = Modality(modality)
+        channels = self.embedding.channels
 
-        def build_encoder() -> ModalityEncoder:
-            reconstruction = (
-                MaskedAttentionReconstruction(
-                    encoder.width, encoder.mar_kernel_size, encoder.mar_distance, encoder.energy
-                )
-                if encoder.fusion in {Fusion.MAR, Fusion.BOTH}
-                else None
-            )
-            return ModalityEncoder(self.embedding.channels, encoder.width, reconstruction, encoder.residual)
+        def student() -> nn.Module:
+            return Student(channels, encoder) if self.learns else EvidenceDetector(channels, 1, head)
 
-        def build_head(evidence: Evidence, modalities: int) -> DiscriminatorHead:
-            if evidence is Evidence.ENCODING:
-                return DiscriminatorHead(encoder.width, encoder.width)
-            return DiscriminatorHead(encoder.width, self.embedding.channels, modalities, True, head)
-
-        encoders = {modality: build_encoder() for modality in Modality}
-        fusion = (
-            CrossModalFusion(encoder.width, encoder.fusion_layers, encoder.fusion_heads)
-            if encoder.fusion in {Fusion.CMCA, Fusion.BOTH}
-            else None
-        )
-        self.teacher = Teacher(
-            encoders, fusion, build_head(head.teacher_evidence, len(Modality)), head.teacher_evidence
-        )
+        self.teacher = Teacher(channels, encoder) if self.learns else EvidenceDetector(channels, len(Modality), head)
         self.students = nn.ModuleDict()
-        if distillation.students is not Students.NONE:
-            for own in Modality:
-                shared = distillation.students is Students.SHARED and len(self.students) > 0
-                self.students[own.value] = (
-                    self.students[Modality.WLI.value]
-                    if shared
-                    else Student(build_encoder(), build_head(head.student_evidence, 1), head.student_evidence)
+        if distillation.students is Students.SHARED:
+            if not self.learns and not self.distils:
+                msg = (
+                    "One student for both modalities is solved for by its teacher; distillation.weight must be above 0."
                 )
+                raise ValueError(msg)
+            self.students.update(dict.fromkeys((modality.value for modality in Modality), student()))
+        elif distillation.students is Students.PER_MODALITY:
+            self.students.update({modality.value: student() for modality in Modality})
         self._in_training: list[nn.Module] = []
 
-    def student(self, modality: Modality) -> Student:
+    def student(self, modality: Modality) -> Any:
         """The student of a modality."""
-        return self.students[modality.value]  # type: ignore[return-value]
+        return self.students[modality.value]
 
-    def heads(self, stage: Stage) -> list[tuple[DiscriminatorHead, list[Modality]]]:
-        """The heads of a stage, each with the modalities whose features are its evidence."""
+    def detectors(self, stage: Stage) -> list[tuple[Any, list[Modality]]]:
+        """The detectors of a stage, each with the modalities that it looks at."""
         if stage is Stage.TEACHER:
-            return [(self.teacher.head, list(Modality))]
-        return [(self.student(modality).head, [modality]) for modality in Modality]
+            return [(self.teacher, list(Modality))]
+        return [(self.student(modality), [modality]) for modality in Modality]
 
-    @property
-    def distils_evidence(self) -> bool:
-        """Whether what is linear in backbone features is distilled, in closed form, besides the network."""
-        evidence = {self.teacher.evidence, *(student.evidence for student in self.students.values())}
-        return self.distils and evidence == {Evidence.BACKBONE}
-
-    def fit_student_statistics(self, statistics: Mapping[Modality, FeatureStatistics]) -> None:
-        """Let each student take over the statistics of its modality; a shared one takes the mean of both."""
-        for modality in Modality:
-            both = self.student(Modality.WLI) is self.student(Modality.NBI)
-            own = [statistics[m] for m in (Modality if both else (modality,))]
-            self.student(modality).fit_statistics(
-                FeatureStatistics(*(torch.stack(x).mean(0) for x in zip(*own, strict=True)))
-            )
+    def fit_statistics(self, stage: Stage, statistics: Mapping[Modality, FeatureStatistics]) -> None:
+        """Let each detector of a stage take over the statistics of its modalities; a shared one their mean."""
+        parts = [list(statistics.values())]
+        if stage is Stage.STUDENTS:
+            parts = [[own] for own in statistics.values()]
+            if self.student(Modality.WLI) is self.student(Modality.NBI):
+                mean = FeatureStatistics(*(torch.stack(x).mean(0) for x in zip(*statistics.values(), strict=True)))
+                parts = [[mean], [mean]]
+        for (detector, _), own in zip(self.detectors(stage), parts, strict=True):
+            detector.fit_statistics(own)  # type: ignore[operator]
 
     def solve(self, stage: Stage, given: FeatureSet, noise: FeatureNoise, paired_targets: bool, options: Head) -> None:
         """Solve for all of a stage that is not trained: statistics, discriminants and distances.
@@ -121,22 +103,23 @@ class MEMDModel(nn.Module):
             options: Of these, shrinkage and ridge.
         """
         statistics, strength = given.statistics, (options.shrinkage, options.ridge)
-        if stage is Stage.TEACHER:
-            self.teacher.fit_statistics(statistics)
-            if self.teacher.evidence is Evidence.BACKBONE:
-                deviations = self.teacher.channel_deviations()
-                noisy = (pair.with_noise(noise, deviations) for pair in given.pairs())
-                negatives = ((pair.normal, pair.abnormal, pair.masks) for pair in noisy)
-                solve_teacher(self.teacher.head, given.normals(), negatives, statistics, *strength)
+        self.fit_statistics(stage, statistics)
+        if self.learns:
+            return
+        detectors = self.detectors(stage)
+        if stage is Stage.STUDENTS and self.distils:
+            students = {modality: self.student(modality) for modality in Modality}
+            abnormal = (pair.abnormal for pair in given.pairs())
+            paired = paired_targets and given.registered
+            solve_students(students, self.teacher, given.normals(), abnormal, statistics, paired, *strength)
         else:
-            self.fit_student_statistics(statistics)
-            if self.distils_evidence:
-                heads = {modality: self.student(modality).head for modality in Modality}
-                abnormal = (pair.abnormal for pair in given.pairs())
-                paired = paired_targets and given.registered
-                solve_students(heads, self.teacher.head, given.normals(), abnormal, statistics, paired, *strength)
-        fit_distances(self.heads(stage), given.normals(), statistics)
-        calibrate_evidence(self.heads(stage), given.normals())
+            scales = {modality: own.std for modality, own in statistics.items()}
+            for detector, modalities in detectors:
+                noisy = (pair.with_noise(noise, scales) for pair in given.pairs())
+                negatives = ((pair.normal, pair.abnormal, pair.masks) for pair in noisy)
+                solve_by_negatives(detector, modalities, given.normals(), negatives, statistics, *strength)
+        fit_distances(detectors, given.normals(), statistics)
+        calibrate_evidence(detectors, given.normals())
 
     def freeze_for(self, stage: Stage, train_backbone: bool = False) -> None:
         """Let gradients flow into what a stage trains, and keep all else as it is, statistics included.
@@ -151,12 +134,6 @@ class MEMDModel(nn.Module):
         self.requires_grad_(False)
         for part in self._in_training:
             part.requires_grad_(True)
-        # What is solved for is not trained.
-        for part in (self.teacher, *self.students.values()):
-            if part.head.discriminant is not None:
-                part.head.discriminant.requires_grad_(False)
-                if part is self.teacher or self.distils_evidence:
-                    part.head.image.requires_grad_(False)
         self.train(self.training)
 
     def train(self, mode: bool = True) -> "MEMDModel":
@@ -174,11 +151,11 @@ class MEMDModel(nn.Module):
             images: Normalised images of :attr:`modality`, shape ``(B, 3, H, W)``.
 
         Returns:
-            Raw scores ``(B,)`` and maps ``(B, H, W)``, in log odds.
+            Raw scores ``(B,)`` and maps ``(B, H, W)``.
         """
         return self.student(self.modality).predict([self.embedding(images)], images.shape[-2:])
 
-    def judge(self, branch: Branch, features: Features, size: torch.Size) -> InferenceBatch:
+    def judge(self, branch: Branch, features: Features, size: Sequence[int]) -> InferenceBatch:
         """What a detector makes of features that are at hand.
 
         Args:
@@ -187,7 +164,7 @@ class MEMDModel(nn.Module):
             size: Height and width of the map.
 
         Returns:
-            See :func:`.predict`.
+            See :meth:`forward`.
         """
         if branch is Branch.TEACHER:
             return self.teacher.predict([features[modality] for modality in Modality], size)

@@ -16,7 +16,7 @@ from anomalib_memd.components.discriminant import (
     whitened,
     whitened_among_samples,
 )
-from anomalib_memd.components.solution import fit_distances, solve_students, solve_teacher
+from anomalib_memd.components.solution import fit_distances, solve_by_negatives, solve_students
 from anomalib_memd.components.statistics import feature_statistics
 from anomalib_memd.components.two_stage import Stage
 from anomalib_memd.components.weighing import calibrate_evidence
@@ -26,7 +26,7 @@ from tests.conftest import groups
 
 
 def heads_of(model):
-    return {modality: model.student(modality).head for modality in Modality}
+    return {modality: model.student(modality) for modality in Modality}
 
 
 def correlated(count, channels, seed=0):
@@ -115,18 +115,17 @@ def solved():
     change[:8] = 1.5
     abnormal = {m: x + mask[:, None] * change[:, None, None] for m, x in normal.items()}
     statistics = {m: feature_statistics([x]) for m, x in normal.items()}
-    model.teacher.fit_statistics(statistics)
-    solve_teacher(
-        model.teacher.head, [normal], [(normal, abnormal, dict.fromkeys(Modality, mask))], statistics, 0.0, 1.0
-    )
-    model.fit_student_statistics(statistics)
+    for stage in Stage:
+        model.fit_statistics(stage, statistics)
+    negatives = [(normal, abnormal, dict.fromkeys(Modality, mask))]
+    solve_by_negatives(model.teacher, list(Modality), [normal], negatives, statistics, 0.0, 1.0)
     return model, normal, abnormal, mask.bool(), statistics
 
 
 def test_teacher_tells_lesions_apart_without_training(solved):
     model, normal, abnormal, mask, _ = solved
     with torch.no_grad():
-        head = model.teacher.head
+        head = model.teacher
         odds = head.discriminate(list(abnormal.values()))[:, 0]
         before, after = (head.margin(head.weigh(list(x.values()))) for x in (normal, abnormal))
     assert (odds[mask] > 0).float().mean() > 0.95
@@ -137,16 +136,14 @@ def test_teacher_tells_lesions_apart_without_training(solved):
 def test_students_predict_the_teacher_by_least_squares(solved):
     """Up to their scale: both levels are in units of their deviation over normal images."""
     model, normal, abnormal, _, statistics = solved
-    solve_students(
-        heads_of(model), model.teacher.head, [normal], [abnormal], statistics, True, shrinkage=0.0, ridge=1.0
-    )
+    solve_students(heads_of(model), model.teacher, [normal], [abnormal], statistics, True, shrinkage=0.0, ridge=1.0)
     with torch.no_grad():
-        odds = model.teacher.head.discriminate(list(normal.values())).flatten()
+        odds = model.teacher.discriminate(list(normal.values())).flatten()
         for modality in Modality:
-            own = model.student(modality).head
+            own = model.student(modality)
             vectors = normal[modality].movedim(1, -1).flatten(0, 2).numpy()
             reference = Ridge(alpha=1e-6).fit(vectors, odds.numpy()).predict(vectors)
-            target = model.teacher.head.project(list(normal.values())).movedim(1, -1).flatten(0, 1).numpy()
+            target = model.teacher.project(list(normal.values())).movedim(1, -1).flatten(0, 1).numpy()
             reference_of = Ridge(alpha=1e-6).fit(vectors, target).predict(vectors)
             along = own.project([normal[modality]]).movedim(1, -1).flatten(0, 1).numpy()
             # A direction has no bias: it counts by its deviation alone.
@@ -154,7 +151,7 @@ def test_students_predict_the_teacher_by_least_squares(solved):
             found = own.discriminate([normal[modality]]).flatten().numpy()
             np.testing.assert_allclose(found, reference / reference.std(), atol=1e-3)
             both = [torch.cat([normal[m], abnormal[m]]) for m in Modality]
-            target = model.teacher.head.margin(model.teacher.head.weigh(both)).numpy()
+            target = model.teacher.margin(model.teacher.weigh(both)).numpy()
             weighed = own.weigh([torch.cat([normal[modality], abnormal[modality]])]).numpy()
             ridge = Ridge(alpha=len(target) / weighed.shape[1]).fit(weighed, target).predict(weighed)
             ridge = ridge / ridge[: len(normal[modality])].std()
@@ -163,19 +160,17 @@ def test_students_predict_the_teacher_by_least_squares(solved):
 
 def test_without_partners_the_teacher_sees_one_image_twice(solved):
     model, normal, abnormal, _, statistics = solved
-    twice = {m: [model.teacher.head.discriminate([normal[m]] * 2)] for m in Modality}
-    solve_students(
-        heads_of(model), model.teacher.head, [normal], [abnormal], statistics, False, shrinkage=0.0, ridge=1.0
-    )
+    twice = {m: [model.teacher.discriminate([normal[m]] * 2)] for m in Modality}
+    solve_students(heads_of(model), model.teacher, [normal], [abnormal], statistics, False, shrinkage=0.0, ridge=1.0)
     for modality in Modality:
         # The teacher's log odds are linear in the one image, so the student's are the same.
-        found = model.student(modality).head.discriminate([normal[modality]])
+        found = model.student(modality).discriminate([normal[modality]])
         torch.testing.assert_close(found, twice[modality][0] / twice[modality][0].std(), atol=1e-3, rtol=1e-3)
 
 
 def test_distances_are_fitted_to_the_features_of_their_modality(solved):
     model, normal, abnormal, mask, statistics = solved
-    heads = [pair for stage in Stage for pair in model.heads(stage)]
+    heads = [pair for stage in Stage for pair in model.detectors(stage)]
     fit_distances(heads, [normal], statistics)
     calibrate_evidence(heads, [normal])
     for head, modalities in heads:
@@ -184,10 +179,10 @@ def test_distances_are_fitted_to_the_features_of_their_modality(solved):
         )
         torch.testing.assert_close(scaled.mean(0), torch.zeros(4), atol=1e-3, rtol=0)
     with torch.no_grad():
-        margins = [x[:, 1] - x[:, 0] for x in (model.teacher(features).logits.image for features in (normal, abnormal))]
+        margins = [model.teacher(list(features.values())).image for features in (normal, abnormal)]
         assert margins[1].min() > margins[0].max()
         for number, modality in enumerate(Modality):
-            student, teacher = model.student(modality).head, model.teacher.head
+            student, teacher = model.student(modality), model.teacher
             one = abnormal[modality]
             own = student.image_distances[0](one.mean((2, 3)))
             torch.testing.assert_close(own, teacher.image_distances[number](one.mean((2, 3))))
@@ -205,8 +200,28 @@ def test_a_shared_student_measures_by_both_modalities():
     shape = (20, model.embedding.channels, 4, 4)
     normal = {m: 5 * i + torch.randn(shape) for i, m in enumerate(Modality)}
     statistics = {m: feature_statistics([x]) for m, x in normal.items()}
-    model.fit_student_statistics(statistics)
-    fit_distances(model.heads(Stage.STUDENTS), [normal], statistics)
-    distance = model.student(Modality.WLI).head.location_distances[0]
+    model.fit_statistics(Stage.STUDENTS, statistics)
+    fit_distances(model.detectors(Stage.STUDENTS), [normal], statistics)
+    distance = model.student(Modality.WLI).location_distances[0]
     torch.testing.assert_close(distance.mean, torch.full((shape[1],), 2.5), atol=0.2, rtol=0)
     assert float(distance(torch.cat(list(normal.values()))).mean()) == pytest.approx(0, abs=1e-3)
+
+
+def test_a_student_alone_is_solved_for_as_a_teacher_of_one_modality():
+    """Without distillation each student learns from the negatives of its own modality."""
+    model = MEMDModel(build_backbone("resnet18", ["layer1"], pre_trained=False), **groups(weight=0.0))
+    shape = (30, model.embedding.channels, 4, 4)
+    normal = {m: torch.randn(shape) for m in Modality}
+    change = {Modality.WLI: 2.0, Modality.NBI: -2.0}
+    mask = torch.zeros(30, 4, 4)
+    mask[:, :2] = 1
+    abnormal = {m: x + change[m] * mask[:, None] for m, x in normal.items()}
+    statistics = {m: feature_statistics([x]) for m, x in normal.items()}
+    model.fit_statistics(Stage.STUDENTS, statistics)
+    for student, modalities in model.detectors(Stage.STUDENTS):
+        negatives = [(normal, abnormal, dict.fromkeys(Modality, mask))]
+        solve_by_negatives(student, modalities, [normal], negatives, statistics, 0.1, 1.0)
+    for m in Modality:
+        odds = model.student(m).discriminate([abnormal[m]])[:, 0]
+        assert odds[mask.bool()].min() > odds[~mask.bool()].max()
+        assert torch.sign(model.student(m).discriminant.weight.sum()) == torch.sign(torch.tensor(change[m]))

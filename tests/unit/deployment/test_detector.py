@@ -110,18 +110,18 @@ def test_anomalibs_inferencers_load_exports_of_both_students(model, exported, im
 
 
 def test_a_file_holds_nothing_that_inference_does_not_use(model, exported):
-    head = model.model.student(Modality.NBI).head
-    student = sum(p.numel() for p in model.model.student(Modality.NBI).parameters())
+    detector = model.model.student(Modality.NBI)
+    student = sum(p.numel() for p in detector.parameters())
     backbone = sum(p.numel() for p in model.model.embedding.parameters())
     kept = torch.load(exported(Branch.NBI, "torch"), weights_only=False)["model"]
     assert sum(p.numel() for p in kept.parameters()) == student + backbone
     assert not any(p.requires_grad for p in kept.parameters())
     graph = openvino.Core().read_model(exported(Branch.NBI, "openvino"))
     values = sum(np.prod(op.shape) for op in graph.get_ops() if op.get_type_name() == "Constant")
-    components = sum(d.components.numel() for d in head.location_distances)
-    banks = sum(d.bank.numel() for d in head.image_distances)
+    components = sum(d.components.numel() for d in detector.location_distances)
+    banks = sum(d.bank.numel() for d in detector.image_distances)
     # Batch normalisation is folded into convolutions, statistics are added.
-    assert values < 1.02 * (student + backbone + components + banks + head.directions.numel())
+    assert values < 1.02 * (student + backbone + components + banks + detector.directions.numel())
 
 
 def test_static_batch_and_size(model, tmp_path):

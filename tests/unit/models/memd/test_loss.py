@@ -7,13 +7,11 @@ from hypothesis import strategies as st
 from torch.distributions import Categorical, kl_divergence
 
 from anomalib_memd.modality import Modality
-from anomalib_memd.models.memd.head import Logits
 from anomalib_memd.models.memd.loss import DiscriminatorLoss, DistillationLoss, GlobalCosineLoss, ModalityTemperature
 
 
 def random_logits(requires_grad=False):
-    location = torch.randn(3, 2, 4, 5, dtype=torch.double).float().requires_grad_(requires_grad)
-    return Logits(location, torch.randn(3, 2).requires_grad_(requires_grad))
+    return torch.randn(3, 2, 4, 5).requires_grad_(requires_grad)
 
 
 @pytest.mark.parametrize("direction", ["teacher_target", "student_target"])
@@ -21,36 +19,19 @@ def random_logits(requires_grad=False):
 def test_distillation_and_its_gradient(direction, temperature):
     student, teacher = random_logits(requires_grad=True), random_logits()
     loss = DistillationLoss(direction)(student, teacher, temperature)
-    gradient = torch.autograd.grad(loss, student[:2])
-    expected = 0
-    for s, t in zip(student[:2], teacher[:2], strict=True):
-        p = Categorical(logits=t.movedim(1, -1) / temperature)
-        q = Categorical(logits=s.movedim(1, -1) / temperature)
-        pair = (p, q) if direction == "teacher_target" else (q, p)
-        expected = expected + temperature**2 * kl_divergence(*pair).mean()
+    (gradient,) = torch.autograd.grad(loss, student)
+    p = Categorical(logits=teacher.movedim(1, -1) / temperature)
+    q = Categorical(logits=student.movedim(1, -1) / temperature)
+    pair = (p, q) if direction == "teacher_target" else (q, p)
+    expected = temperature**2 * kl_divergence(*pair).mean()
     torch.testing.assert_close(loss, expected)
-    for ours, theirs in zip(gradient, torch.autograd.grad(expected, student[:2]), strict=True):
-        torch.testing.assert_close(ours, theirs)
-
-
-def test_without_logits_of_the_image_both_losses_are_those_of_locations():
-    student, teacher = random_logits(), random_logits()
-    mask, label = torch.rand(3, 4, 5), torch.tensor([True, False, True])
-    only = Logits(student.location)
-    image = torch.nn.functional.cross_entropy(student.image, label.long())
-    torch.testing.assert_close(
-        DiscriminatorLoss()(only, mask, label) + image, DiscriminatorLoss()(student, mask, label)
-    )
-    same = student._replace(image=teacher.image)
-    distilled = DistillationLoss()(only, Logits(teacher.location), 2.0)
-    torch.testing.assert_close(distilled, DistillationLoss()(same, teacher, 2.0))
+    torch.testing.assert_close(gradient, torch.autograd.grad(expected, student)[0])
 
 
 def test_distillation_leaves_the_teacher_alone():
     teacher = random_logits(requires_grad=True)
     DistillationLoss()(random_logits(requires_grad=True), teacher, 2.0).backward()
-    assert teacher.location.grad is None
-    assert teacher.image.grad is None
+    assert teacher.grad is None
 
 
 @given(st.floats(0.5, 10))
@@ -58,16 +39,15 @@ def test_distillation_leaves_the_teacher_alone():
 def test_distillation_is_zero_only_for_equals(temperature):
     logits = random_logits()
     assert DistillationLoss()(logits, logits, temperature).item() == pytest.approx(0, abs=1e-6)
-    assert DistillationLoss()(Logits(logits.location + torch.randn(3, 2, 4, 5), logits.image), logits, temperature) > 0
+    assert DistillationLoss()(logits + torch.randn(3, 2, 4, 5), logits, temperature) > 0
 
 
 def test_discriminator_loss_by_hand():
     logits = random_logits()
     mask = torch.zeros(3, 4, 5)
     mask[0, :2] = 1
-    label = torch.tensor([True, False, False])
     share = mask.mean()
-    log_probability = torch.log_softmax(logits.location, 1)
+    log_probability = torch.log_softmax(logits, 1)
     location = 0
     for b in range(3):
         for i in range(4):
@@ -75,8 +55,7 @@ def test_discriminator_loss_by_hand():
                 abnormal = int(mask[b, i, j])
                 weight = 0.5 / share if abnormal else 0.5 / (1 - share)
                 location = location - weight * log_probability[b, abnormal, i, j] / mask.numel()
-    image = -torch.log_softmax(logits.image, 1)[range(3), label.long()].mean()
-    torch.testing.assert_close(DiscriminatorLoss()(logits, mask, label), location + image)
+    torch.testing.assert_close(DiscriminatorLoss()(logits, mask), location)
 
 
 def test_global_cosine_by_the_formula():
@@ -117,12 +96,11 @@ def test_modality_ahead_gets_the_lower_temperature():
 
 
 def test_lower_temperature_transfers_less():
-    student, teacher = Logits(torch.zeros(1, 2, 1, 1), torch.zeros(1, 2, requires_grad=True)), random_logits()
-    teacher = Logits(torch.zeros(1, 2, 1, 1), torch.tensor([[-6.0, 6.0]]))
+    student, teacher = torch.zeros(1, 2, 1, 1, requires_grad=True), torch.tensor([[-6.0, 6.0]])[..., None, None]
     gradients = []
     for temperature in (2.5, 5.0, 10.0):
         loss = DistillationLoss()(student, teacher, temperature)
-        gradients.append(torch.autograd.grad(loss, student.image)[0].abs().sum().item())
+        gradients.append(torch.autograd.grad(loss, student)[0].abs().sum().item())
     assert gradients == sorted(gradients)
 
 

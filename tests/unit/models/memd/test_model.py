@@ -10,13 +10,18 @@ from torch.nn import functional as F  # noqa: N812
 
 from anomalib_memd.components.backbones import BackboneError, build_backbone
 from anomalib_memd.components.embedding import FeatureEmbedding
-from anomalib_memd.components.statistics import ChannelStandardization, feature_statistics, global_statistics
+from anomalib_memd.components.statistics import (
+    ChannelStandardization,
+    Whitening,
+    feature_statistics,
+    global_statistics,
+)
 from anomalib_memd.components.two_stage import Stage
 from anomalib_memd.modality import Modality
-from anomalib_memd.models.memd.detectors import ModalityEncoder
-from anomalib_memd.models.memd.head import DiscriminatorHead, Logits, predict
-from anomalib_memd.models.memd.masked_attention import MaskedAttentionReconstruction
-from anomalib_memd.models.memd.options import Head
+from anomalib_memd.models.memd.evidence import EvidenceDetector
+from anomalib_memd.models.memd.judgement import Detector, Judgement
+from anomalib_memd.models.memd.network import ModalityEncoder, judged
+from anomalib_memd.models.memd.options import Encoder, Head
 from anomalib_memd.models.memd.torch_model import MEMDModel
 from tests.conftest import groups
 
@@ -28,6 +33,10 @@ def backbone():
 
 def build(backbone, **options):
     return MEMDModel(backbone, **groups(width=16, **options))
+
+
+def build_network(backbone, **options):
+    return build(backbone, evidence="encoding", **options)
 
 
 def test_embedding_is_that_of_the_backbone(backbone):
@@ -46,70 +55,78 @@ def test_student_predicts_scores_and_maps(backbone, size, modality):
     assert predictions.anomaly_map.shape == (2, *size)
 
 
-def test_score_and_map_are_log_odds():
-    location, image, odds = torch.randn(2, 2, 4, 5), torch.randn(2, 2), torch.randn(2, 1, 4, 5)
-    predictions = predict(Logits(location, image, odds), torch.Size((4, 5)))
-    torch.testing.assert_close(predictions.pred_score, image[:, 1] - image[:, 0])
-    torch.testing.assert_close(predictions.anomaly_map, odds[:, 0])
+def test_a_judgement_becomes_a_prediction_of_the_size_of_the_image():
+    image, location = torch.randn(2), torch.randn(2, 1, 4, 5)
+    detector = Detector()
+    detector.forward = lambda features: Judgement(image, location)
+    predictions = detector.predict([], (8, 10))
+    assert torch.equal(predictions.pred_score, image)
+    expected = F.interpolate(location, (8, 10), mode="bilinear", align_corners=False)[:, 0]
+    torch.testing.assert_close(predictions.anomaly_map, expected)
 
 
-def test_head_without_discriminant_takes_locations_from_the_network_alone():
-    logits = DiscriminatorHead(4, 4)(torch.randn(3, 4, 5, 6), [torch.randn(3, 4, 5, 6)])
-    torch.testing.assert_close(logits.odds, logits.location[:, 1:] - logits.location[:, :1])
+def test_networks_judge_an_image_by_how_its_learned_odds_deviate():
+    logits = torch.randn(3, 2, 4, 5)
+    odds = logits[:, 1] - logits[:, 0]
+    judgement = judged(logits)
+    torch.testing.assert_close(judgement.location[:, 0], odds)
+    torch.testing.assert_close(judgement.image, odds.flatten(1).std(1, correction=0))
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("weight", [0.0, 0.7])
-@pytest.mark.parametrize(("network_weight", "image_weight"), [(0.0, 0.0), (0.6, 0.0), (0.6, 0.3)])
+@pytest.mark.parametrize("image_weight", [0.0, 0.3])
 @pytest.mark.parametrize("directions", [0, 3])
-def test_head_adds_all_evidence(weight, network_weight, image_weight, directions):
-    features, evidence = torch.randn(3, 4, 5, 6), [torch.randn(3, 2, 5, 6), torch.randn(3, 2, 5, 6)]
-    weights = {"distance_weight": weight, "network_weight": network_weight, "image_weight": image_weight}
-    head = DiscriminatorHead(4, 2, 2, True, Head(**weights, directions=directions))
-    nn.init.normal_(head.discriminant.weight)
-    nn.init.normal_(head.discriminant.bias)
-    nn.init.normal_(head.image.weight)
-    head.directions.normal_()
-    for distance in head.location_distances:
+def test_evidence_is_all_added(weight, image_weight, directions):
+    features = [torch.randn(3, 2, 5, 6), torch.randn(3, 2, 5, 6)]
+    options = Head(distance_weight=weight, image_weight=image_weight, directions=directions)
+    detector = EvidenceDetector(2, 2, options)
+    nn.init.normal_(detector.discriminant.weight)
+    nn.init.normal_(detector.discriminant.bias)
+    nn.init.normal_(detector.image.weight)
+    detector.directions.normal_()
+    for distance in detector.location_distances:
         distance.fit_covariance(torch.zeros(2), torch.eye(2))
-    for distance in head.image_distances:
+    for distance in detector.image_distances:
         distance.fit(torch.randn(40, 2))
-    head.evidence.calibrate(torch.randn(30, 4))
-    head.evidence.weight.uniform_()
-    head.evidence.bias.fill_(0.3)
-    logits = head(features, evidence)
-    both = torch.cat(evidence, 1)
-    odds, linear = head.discriminant(both), head.image(head.weigh(evidence))
+    detector.evidence.calibrate(torch.randn(30, 4))
+    detector.evidence.weight.uniform_()
+    detector.evidence.bias.fill_(0.3)
+    judgement = detector(features)
+    both = torch.cat(features, 1)
+    odds, linear = detector.discriminant(both), detector.image(detector.weigh(features))[:, 0]
     pieces = torch.empty(3, 4)
     for number, own in enumerate(both.flatten(2)):
-        along = (head.directions @ own).var(1, correction=0).sum()
+        along = (detector.directions @ own).var(1, correction=0).sum()
         pieces[number, 0] = odds[number].std(correction=0).log()
         pieces[number, 1] = along.sqrt().log() if directions else 0.5 * np.log(1e-6)
-    far = [d(x.mean((2, 3))) for d, x in zip(head.image_distances, evidence, strict=True)]
+    far = [d(x.mean((2, 3))) for d, x in zip(detector.image_distances, features, strict=True)]
     pieces[:, 2] = (sum(far) / 2).log()
-    pieces[:, 3] = linear[:, 1] - linear[:, 0]
-    torch.testing.assert_close(head.image_evidence(evidence), pieces, atol=1e-4, rtol=1e-4)
-    judge = head.evidence.standardize
-    image = ((pieces - judge.mean) / judge.std) @ head.evidence.weight + 0.3
-    torch.testing.assert_close(logits.image[:, 1] - logits.image[:, 0], image, atol=1e-4, rtol=1e-4)
+    pieces[:, 3] = linear
+    torch.testing.assert_close(detector.image_evidence(features), pieces, atol=1e-4, rtol=1e-4)
+    judge = detector.evidence.standardize
+    image = ((pieces - judge.mean) / judge.std) @ detector.evidence.weight + 0.3
+    torch.testing.assert_close(judgement.image, image, atol=1e-4, rtol=1e-4)
     if weight:
-        odds = odds + weight * sum(d(x) for d, x in zip(head.location_distances, evidence, strict=True))[:, None] / 2
-    network = logits.location[:, 1:] - logits.location[:, :1]
-    expected = odds + network_weight * network + image_weight * image[:, None, None, None]
-    torch.testing.assert_close(logits.odds, expected, atol=1e-4, rtol=1e-4)
+        odds = (
+            odds + weight * sum(d(x) for d, x in zip(detector.location_distances, features, strict=True))[:, None] / 2
+        )
+    torch.testing.assert_close(
+        judgement.location, odds + image_weight * image[:, None, None, None], atol=1e-4, rtol=1e-4
+    )
 
 
 @pytest.mark.parametrize("stage", list(Stage))
 def test_freezing_is_real(backbone, stage):
     """A step of one stage moves no parameter and no statistic of the other, nor of the backbone."""
-    model = build(backbone)
+    model = build_network(backbone)
     model.freeze_for(stage)
     model.train()
     optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], 0.1)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     features = {m: torch.randn(4, model.embedding.channels, 4, 4) for m in Modality}
-    logits = [model.teacher(features).logits] + [model.student(m)(features[m]) for m in Modality]
-    sum(x.square().mean() for pair in logits for x in pair).backward()
+    logits = [model.teacher.fuse(features).logits] + [model.student(m).logits(features[m]) for m in Modality]
+    sum(x.square().mean() for x in logits).backward()
     optimizer.step()
     moved = {name.split(".")[0] for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
     assert moved == {"teacher" if stage is Stage.TEACHER else "students"}
@@ -126,7 +143,7 @@ def parameters_by_part(model):
 
 @pytest.mark.parametrize("fusion", ["none", "mar", "cmca"])
 def test_fusion_switches_exactly_its_parts(backbone, fusion):
-    model, whole = build(backbone, fusion=fusion), parameters_by_part(build(backbone))
+    model, whole = build_network(backbone, fusion=fusion), parameters_by_part(build_network(backbone))
     expected = dict(whole)
     if fusion in {"none", "cmca"}:
         expected["reconstruction"] = 0
@@ -143,6 +160,8 @@ def test_distillation_switches_the_students(backbone):
     assert shared.student(Modality.WLI) is shared.student(Modality.NBI)
     own = build(backbone, students="per_modality")
     assert own.student(Modality.WLI) is not own.student(Modality.NBI)
+    with pytest.raises(ValueError, match="weight must be above 0"):
+        build(backbone, students="shared", weight=0.0)
 
 
 def test_statistics_by_their_definition():
@@ -161,20 +180,46 @@ def test_statistics_by_their_definition():
     torch.testing.assert_close(statistics.global_std, pooled.std(0, correction=0), atol=1e-4, rtol=1e-3)
 
 
-def test_encoder_projects_standardised_features():
-    encoder = ModalityEncoder(6, 4, MaskedAttentionReconstruction(4), residual=True)
-    encoder.standardize.fit(torch.randn(6), torch.rand(6) + 0.5)
-    features = torch.randn(2, 6, 5, 5)
+@pytest.mark.parametrize("residual", [False, True])
+@pytest.mark.parametrize("whitening", [None, 0.3])
+def test_encoder_projects_standardised_features(residual, whitening):
+    encoder = ModalityEncoder(6, Encoder(width=4, residual=residual, whitening=whitening, noise=2.0)).eval()
+    features = torch.randn(20, 6, 5, 5) @ torch.randn(5, 5) + torch.randn(6)[:, None, None]
+    encoder.fit_statistics(feature_statistics([features]))
     projected = encoder.project(encoder.standardize(features))
-    expected = projected + encoder.reconstruction(projected)
-    torch.testing.assert_close(encoder(features), expected, atol=1e-5, rtol=1e-5)
+    expected = encoder.reconstruction(projected) + residual * projected
+    torch.testing.assert_close(encoder(features), expected, atol=1e-4, rtol=1e-4)
+
+
+def test_whitened_features_are_uncorrelated_but_for_the_shrinkage():
+    mixed = torch.randn(200, 6, 5, 7) + torch.randn(200, 1, 5, 7)
+    mixed = mixed * torch.arange(1, 7)[:, None, None] - 3
+    statistics, whitening = feature_statistics([mixed]), Whitening(6, 0.2)
+    whitening.fit(statistics.mean, statistics.covariance)
+    white = feature_statistics([whitening(mixed)])
+    deviation = statistics.covariance.diagonal().sqrt()
+    correlations = statistics.covariance / torch.outer(deviation, deviation)
+    expected = torch.linalg.solve(correlations + 0.2 * torch.eye(6), correlations)
+    torch.testing.assert_close(white.covariance, expected, atol=2e-3, rtol=2e-3)
+    torch.testing.assert_close(white.mean, torch.zeros(6), atol=1e-4, rtol=0)
+    with pytest.raises(ValueError, match="above 0"):
+        Whitening(6, 0.0)
+
+
+def test_noise_on_standardised_features_is_of_training_alone():
+    encoder = ModalityEncoder(6, Encoder(width=4, fusion="none", whitening=None, noise=2.0))
+    encoder.standardize.fit(torch.randn(6), torch.rand(6) + 0.5)
+    features = torch.zeros(1, 6, 200, 200)
+    noise = encoder.train()(features) - encoder.eval()(features)
+    expected = 2.0 * encoder.project.weight.flatten(1).norm(dim=1)
+    torch.testing.assert_close(noise.std((0, 2, 3)), expected, atol=0.02, rtol=0.02)
 
 
 def test_teacher_evidence_is_standardised_channel_by_channel(backbone):
     model = build(backbone)
     features = {m: i + (1 + i) * torch.randn(64, model.embedding.channels, 4, 4) for i, m in enumerate(Modality)}
-    model.teacher.fit_statistics({m: feature_statistics([features[m]]) for m in Modality})
-    weighed = model.teacher.head.weigh(list(features.values())) * model.teacher.head.image.in_features**0.5
+    model.fit_statistics(Stage.TEACHER, {m: feature_statistics([features[m]]) for m in Modality})
+    weighed = model.teacher.weigh(list(features.values())) * model.teacher.image.in_features**0.5
     torch.testing.assert_close(weighed.mean(0), torch.zeros(weighed.shape[1]), atol=1e-3, rtol=0)
     torch.testing.assert_close(weighed.std(0, correction=0), torch.ones(weighed.shape[1]), atol=1e-2, rtol=0)
 

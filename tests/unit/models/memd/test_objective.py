@@ -8,25 +8,17 @@ from anomalib_memd.components.negatives import FeatureNoise
 from anomalib_memd.components.training_features import Sample
 from anomalib_memd.components.two_stage import Stage
 from anomalib_memd.modality import Modality
-from anomalib_memd.models.memd.head import Logits
 from anomalib_memd.models.memd.loss import DiscriminatorLoss
 from anomalib_memd.models.memd.objective import Objective
-from anomalib_memd.models.memd.options import Evidence
 from anomalib_memd.models.memd.torch_model import MEMDModel
 from tests.conftest import groups
 
 
-@pytest.fixture(scope="module", params=list(Evidence))
-def model(request):
-    """All that learns is the network of locations, where the evidence is that of the backbone."""
+@pytest.fixture(scope="module")
+def model():
     torch.manual_seed(0)
     backbone = build_backbone("resnet18", ["layer2"], pre_trained=False)
-    evidence = {"teacher_evidence": request.param, "student_evidence": request.param}
-    return MEMDModel(backbone, **groups(width=16, **evidence)).eval()
-
-
-def learned(model, logits):
-    return Logits(logits.location) if model.distils_evidence else logits
+    return MEMDModel(backbone, **groups(width=16, evidence="encoding")).eval()
 
 
 def sample_of(model, abnormal_seed=1, registered=True):
@@ -48,7 +40,8 @@ def student_losses(objective, model, sample):
 
 
 def test_lesions_reach_students_with_noise_of_their_own_through_the_teacher_alone(model):
-    first, second = (student_losses(objective(), model, sample_of(model, seed)) for seed in (1, 2))
+    ours = objective(student_noise=0.5)
+    first, second = (student_losses(ours, model, sample_of(model, seed)) for seed in (1, 2))
     for modality in Modality:
         own, distilled = f"{modality.value}_discrimination_loss", f"{modality.value}_distillation_loss"
         assert torch.equal(first[own], second[own])
@@ -61,8 +54,7 @@ def test_students_without_noise_learn_from_the_teachers_negatives(model):
     for modality in Modality:
         features = torch.cat([sample.normal[modality], sample.abnormal[modality]])
         masks = torch.cat([torch.zeros(3, 4, 4), sample.masks[modality]])
-        labels = torch.arange(6) >= 3
-        expected = DiscriminatorLoss()(learned(model, model.student(modality)(features)), masks, labels)
+        expected = DiscriminatorLoss()(model.student(modality).logits(features), masks)
         torch.testing.assert_close(losses[f"{modality.value}_discrimination_loss"], expected)
 
 
@@ -70,19 +62,19 @@ def test_the_students_own_loss_is_that_of_normal_and_noisy_features(model):
     sample, noise = sample_of(model), FeatureNoise(0.5)
     losses = student_losses(objective(student_noise=noise.std), model, sample)
     torch.manual_seed(0)
-    deviations = {m: model.student(m).encoder.standardize.std for m in Modality}
+    deviations = model.teacher.channel_deviations()
     noisy = sample.noisy(noise, deviations)
     assert torch.equal(noisy.masks[Modality.WLI], noisy.masks[Modality.NBI])
     for modality in Modality:
         features = torch.cat([sample.normal[modality], noisy.abnormal[modality]])
         masks = torch.cat([torch.zeros(3, 4, 4), noisy.masks[modality]])
-        expected = DiscriminatorLoss()(learned(model, model.student(modality)(features)), masks, torch.arange(6) >= 3)
+        expected = DiscriminatorLoss()(model.student(modality).logits(features), masks)
         torch.testing.assert_close(losses[f"{modality.value}_discrimination_loss"], expected)
 
 
 def test_without_distillation_the_teacher_is_not_asked(model):
     calls = []
-    hook = model.teacher.register_forward_hook(lambda *_: calls.append(1))
+    hook = model.teacher.head.register_forward_hook(lambda *_: calls.append(1))
     losses = student_losses(objective(weight=0.0), model, sample_of(model))
     assert not calls
     assert set(losses) == {"loss", "wli_discrimination_loss", "nbi_discrimination_loss"}
@@ -110,26 +102,19 @@ def test_losses_move_all_that_learns(model, stage):
     moved = {name for name, parameter in model.named_parameters() if parameter.grad is not None}
     model.zero_grad()
     assert moved == {name for name, parameter in model.named_parameters() if parameter.requires_grad}
-    assert any(".head.image." in name for name in moved) != model.distils_evidence
-
-
-def test_what_is_solved_for_is_not_asked_while_the_network_learns(model):
-    calls = []
-    heads = [model.teacher.head, *(model.student(m).head for m in Modality)]
-    hooks = [head.standardize.register_forward_hook(lambda *_: calls.append(1)) for head in heads]
-    objective().teacher_losses(model, sample_of(model))
-    student_losses(objective(), model, sample_of(model))
-    for hook in hooks:
-        hook.remove()
-    assert bool(calls) != model.distils_evidence
 
 
 def test_modality_dropout_puts_one_image_in_both_inputs(model):
     seen = []
-    hook = model.teacher.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    hooks = [
+        encoder.register_forward_pre_hook(lambda _, inputs, m=m: seen[-1].update({Modality(m): inputs[0]}))
+        for m, encoder in model.teacher.encoders.items()
+    ]
     for dropout in (0.0, 1.0):
+        seen.append({})
         objective(modality_dropout=dropout).teacher_losses(model, sample_of(model))
-    hook.remove()
+    for hook in hooks:
+        hook.remove()
     same = [(f[Modality.WLI] == f[Modality.NBI]).flatten(1).all(1) for f in seen]
     assert not same[0].any()
     assert same[1].all()

@@ -40,7 +40,7 @@ def fit(model, datamodule, path, recorder=None, ckpt_path=None):
 
 def build(seed=0, **options):
     torch.manual_seed(seed)
-    model = small_memd(**options)
+    model = small_memd(**({"evidence": "encoding"} | options))
     torch.manual_seed(seed)
     return model
 
@@ -131,7 +131,7 @@ def test_checkpoint_needs_nothing_else(phantom_root, tmp_path):
 def test_patience_ends_a_stage_early(phantom_root, tmp_path):
     recorder = Recorder()
     options = {"teacher_epochs": 6, "student_epochs": 6, "patience": 1, "validation_interval": 1, "learning_rate": 0.0}
-    fit(build(image_learning_rate=0.0, **options), small_phantom(phantom_root), tmp_path, recorder)
+    fit(build(**options), small_phantom(phantom_root), tmp_path, recorder)
     assert recorder.stages == [Stage.TEACHER] * 6 + [Stage.STUDENTS] * 6  # Two epochs of three steps each.
 
 
@@ -156,11 +156,10 @@ def test_unpaired_second_stage(phantom_root, tmp_path):
 @pytest.mark.parametrize(
     "options",
     [
-        {"kind": "noise", "feature_noise": 0.5, "teacher_evidence": "encoding", "student_evidence": "encoding"},
-        {"kind": "noise", "feature_noise": 0.5},
-        {"kind": "perlin", "energy": "paper", "kl_direction": "student_target", "residual": False},
+        {"kind": "noise", "feature_noise": 0.5, "whitening": None, "noise": 0.0, "hidden": 8},
+        {"kind": "perlin", "energy": "simam", "kl_direction": "student_target", "residual": True},
         {"kind": "paste", "students": "shared", "global_distance": "huber"},
-        {"fusion": "none", "adaptive_temperature": False, "distance_weight": 0.0},
+        {"fusion": "none", "adaptive_temperature": False, "student_noise": 0.5},
         {"freeze_backbone": False, "teacher_epochs": 1, "student_epochs": 1},
         {"cache": False},
         {"mar_kernel_size": 2, "mar_distance": 0, "layers": ("layer1", "layer2", "layer3")},
@@ -176,6 +175,39 @@ def test_options_train(phantom_root, tmp_path, options):
         assert any(not torch.equal(value, trained[name]) for name, value in untouched.items())
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"kind": "noise", "feature_noise": 0.5},
+        {"students": "shared"},
+        {"weight": 0.0, "distance_weight": 0.0, "directions": 0},
+        {"students": "none"},
+        {"cache": False},
+        {"layers": ("layer1", "layer2", "layer3")},
+    ],
+)
+def test_what_is_solved_for_needs_one_step_a_stage(phantom_root, tmp_path, options):
+    """Nothing of it is moved by the steps that the trainer takes."""
+    recorder, model, solved = Recorder(), build(evidence="backbone", **options), []
+
+    class Snapshot(Callback):
+        def on_train_batch_start(self, trainer, pl_module, *_):
+            solved.append({k: v.clone() for k, v in pl_module.model.state_dict().items()})
+
+    engine = Engine(default_root_dir=tmp_path, callbacks=[recorder, Snapshot()], **QUIET)
+    engine.fit(model, datamodule=small_phantom(phantom_root))
+    assert recorder.stages == list(Stage)[: 1 if options.get("students") == "none" else 2]
+    for name, value in model.model.state_dict().items():
+        torch.testing.assert_close(solved[-1][name], value, rtol=0, atol=0, equal_nan=True, msg=name)
+    assert all(torch.isfinite(p).all() for p in model.parameters())
+    teacher = model.model.teacher
+    assert teacher.image_distances[0].bank.shape[0] == 12
+    assert teacher.evidence.standardize.std.min() > 0
+    if model.features.negatives:
+        assert teacher.discriminant.weight.abs().max() > 0
+
+
 def test_teacher_alone(phantom_root, tmp_path):
     engine = Engine(default_root_dir=tmp_path, **QUIET)
     (metrics,) = engine.train(build(students="none"), datamodule=small_phantom(phantom_root))
@@ -188,7 +220,7 @@ def test_random_augmentation_trains_without_kept_features(phantom_root, tmp_path
     datamodule.train_augmentations = RandomHorizontalFlip()
     model = build()
     fit(model, datamodule, tmp_path / "run")
-    assert torch.isfinite(model.model.student(Modality.WLI).head.image.weight).all()
+    assert all(torch.isfinite(p).all() for p in model.parameters())
 
 
 def test_single_image_batches_train(phantom_root, tmp_path):
