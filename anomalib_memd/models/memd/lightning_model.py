@@ -29,7 +29,7 @@ from anomalib_memd.deployment.module import TeacherStudentMixin
 from anomalib_memd.modality import Modality
 
 from .objective import Objective, require_finite
-from .options import SHAPING, Distillation, Encoder, Head, Negatives, Students, Training
+from .options import SHAPING, Distillation, Encoder, Head, Negatives, Training
 from .torch_model import MEMDModel
 
 
@@ -114,12 +114,7 @@ class MEMD(TeacherStudentMixin, AnomalibModule):
         self.objective = Objective(training, distillation, negatives)
         self.stage = Stage.TEACHER
         self.trained: set[Stage] = set()
-        # What is solved for is there before the first step of a stage.
-        learns = self.model.learns
-        epochs = {
-            Stage.TEACHER: training.teacher_epochs if learns else 1,
-            Stage.STUDENTS: 0 if distillation.students is Students.NONE else training.student_epochs if learns else 1,
-        }
+        epochs = training.epochs(head.evidence, distillation.students)
         if training.teacher_ckpt is not None:
             load_parts(self.model, Path(training.teacher_ckpt), ("embedding.", "teacher."))
             self.trained.add(Stage.TEACHER)
@@ -162,8 +157,7 @@ class MEMD(TeacherStudentMixin, AnomalibModule):
     @property
     def trainer_arguments(self) -> dict[str, Any]:
         """The number of epochs of both stages; data loaders anew for each epoch, as stages may differ in data."""
-        epochs = self.two_stage_training.total_epochs
-        steps = {} if self.model.learns else {"limit_train_batches": 1}
+        epochs, steps = self.two_stage_training.total_epochs, {} if self.model.learns else {"limit_train_batches": 1}
         return {"max_epochs": epochs, "num_sanity_val_steps": 0, "reload_dataloaders_every_n_epochs": 1, **steps}
 
     @property
@@ -203,7 +197,7 @@ class MEMD(TeacherStudentMixin, AnomalibModule):
         self.normal_classes = tuple(sorted(set(self.trainer.datamodule.train_data.samples.class_name)))
         if not resumed:
             self.solve(stage, given)
-        if not (resumed or self.model.learns):
+        if not resumed and not self.model.learns:
             labelled = weighing.labelled_features(self.model.embedding, self.trainer.datamodule, self.pre_processor)
             weighing.weigh_evidence(self.model.detectors(stage), labelled, self.options.head.prior)
         self.features.release(self.trainer)

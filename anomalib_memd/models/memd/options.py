@@ -6,6 +6,7 @@ from pathlib import Path
 
 from anomalib_memd.components.negatives import KINDS
 from anomalib_memd.components.options import Options
+from anomalib_memd.components.two_stage import Stage
 
 
 class Fusion(StrEnum):
@@ -190,6 +191,24 @@ class Training(Options):
     teacher_ckpt: str | Path | None = None
     cache: bool = True
     cache_dir: str | Path | None = None
+
+    def epochs(self, evidence: Evidence | str, students: Students | str) -> dict[Stage, int]:
+        """Number of epochs of each stage. What is solved for is there before the first step, so one is enough.
+
+        Args:
+            evidence: By what detectors judge.
+            students: Which students there are.
+
+        Raises:
+            ValueError: If the backbone is to learn where nothing else does.
+        """
+        epochs = {Stage.TEACHER: self.teacher_epochs, Stage.STUDENTS: self.student_epochs}
+        if evidence is Evidence.BACKBONE:
+            epochs = dict.fromkeys(Stage, 1)
+            if not self.freeze_backbone:
+                msg = "Where all is solved for no backbone learns; set freeze_backbone=true, or evidence=encoding."
+                raise ValueError(msg)
+        return epochs | ({Stage.STUDENTS: 0} if students is Students.NONE else {})
 
 
 @dataclass(frozen=True)

@@ -280,6 +280,11 @@ def test_learning_rate_rises_and_falls():
     assert factors[-1] == pytest.approx(0)
 
 
+def test_a_backbone_learns_only_beside_networks():
+    with pytest.raises(ValueError, match="freeze_backbone=true, or evidence=encoding"):
+        build(evidence="backbone", freeze_backbone=False)
+
+
 def test_stages_need_epochs():
     with pytest.raises(ValueError, match="needs an epoch"):
         TwoStageTraining({Stage.TEACHER: 0, Stage.STUDENTS: 0})
