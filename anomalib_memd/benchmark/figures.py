@@ -28,7 +28,7 @@ def write_figures(output: Path, method: str = "MEMD") -> list[Path]:
 
     Args:
         output: Folder of a benchmark.
-        method: The method whose students and training are shown.
+        method: The method whose scores are shown.
 
     Returns:
         The PNG files.
@@ -50,13 +50,13 @@ def write_figures(output: Path, method: str = "MEMD") -> list[Path]:
     for dataset in scores.dataset.unique():
         own = scores[(scores.dataset == dataset) & (scores.tested_on == dataset)]
         runs = [f for f in facts if f["dataset"] == dataset]
-        first = [f for f in runs if f["method"] == method][:1]
+        # What is solved for has neither encodings nor losses: those of the first method that is trained are shown.
+        paired = [f for f in runs if f["modality"] == "paired"]
         save(f"{dataset}-distributions", lambda own=own: distributions(own, method))
         save(f"{dataset}-curves", lambda own=own: curves(own))
         save(f"{dataset}-heatmaps", lambda runs=runs: heat_maps(runs))
-        for run in first:
-            save(f"{dataset}-encodings", lambda run=run: encodings(run))
-            save(f"{dataset}-training", lambda run=run: training(run))
+        for name, draw in (("encodings", encodings), ("training", training)):
+            save(f"{dataset}-{name}", lambda draw=draw, paired=paired: next(filter(None, map(draw, paired)), None))
     save("latency", lambda: latency(scores, facts))
     return drawn
 

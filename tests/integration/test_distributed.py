@@ -36,7 +36,7 @@ report = {
     "thresholds": [float(model.post_processor.branches[b].image_threshold) for b in ("wli", "nbi", "teacher")],
     "mean": float(sum(v.sum() for k, v in model.model.teacher.named_buffers() if k.endswith("standardize.mean"))),
     "teacher": [float(p.detach().double().abs().sum()) for p in model.model.teacher.parameters()],
-    "evidence": [v.tolist() for k, v in model.model.named_buffers() if k.endswith("evidence.weight")],
+    "evidence": [x for k, v in model.model.named_buffers() if k.endswith("evidence.weight") for x in v.tolist()],
     "weights": [float(p.detach().double().abs().sum()) for p in model.model.students.parameters()],
 }
 with open(f"{out}/rank{engine.trainer.global_rank}.json", "w") as file:
@@ -91,11 +91,11 @@ def test_two_processes_agree_with_one(reports):
     assert two["stage"] == one["stage"] == "students"
     # Kept features, their statistics and what is solved for are the same; gradients of both halves are averaged.
     assert two["mean"] == pytest.approx(one["mean"], rel=1e-3)
-    assert two["teacher"] == pytest.approx(one["teacher"], rel=0.02)
-    for ours, theirs in zip(two["evidence"], one["evidence"], strict=True):
-        assert ours == pytest.approx(theirs, abs=0.02)
+    # A bias before a batch normalisation has no gradient but what rounding makes of it.
+    assert two["teacher"] == pytest.approx(one["teacher"], rel=0.02, abs=1e-3)
+    assert two["evidence"] == pytest.approx(one["evidence"], abs=0.02)
     assert two["temperature"] == pytest.approx(one["temperature"], rel=0.05)
-    assert two["weights"] == pytest.approx(one["weights"], rel=0.02)
+    assert two["weights"] == pytest.approx(one["weights"], rel=0.02, abs=1e-3)
     assert two["thresholds"] == pytest.approx(one["thresholds"], rel=0.1, abs=0.05)
     for name, value in two["metrics"].items():
         if name.endswith("AUROC"):

@@ -37,7 +37,7 @@ class ModalityEncoder(nn.Module):
             if options.fusion in {Fusion.MAR, Fusion.BOTH}
             else None
         )
-        self.residual, self.noise = options.residual, options.noise
+        self.residual = options.residual
 
     def fit_statistics(self, statistics: FeatureStatistics) -> None:
         """Take over the statistics of the normal training images."""
@@ -46,16 +46,21 @@ class ModalityEncoder(nn.Module):
         else:
             self.standardize.fit(statistics.mean, statistics.std)
 
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """Encode features of shape ``(B, C, H, W)`` as ``(B, width, H, W)``."""
+    def forward(self, features: torch.Tensor, noise: torch.Tensor | None = None) -> torch.Tensor:
+        """Encode features of shape ``(B, C, H, W)`` as ``(B, width, H, W)``.
+
+        Args:
+            features: Backbone features.
+            noise: What is added to them once they are standardised, of the same shape.
+        """
         # Weights that whiten are large and of either sign: half precision would not do.
         half = torch.is_autocast_enabled(features.device.type) and not isinstance(self.standardize, Whitening)
         with torch.autocast(features.device.type, enabled=half):
             features = features if half else features.float()
             # Standardisation goes into the projection, which saves several passes over the widest map there is.
             x = F.conv2d(features, *self.standardize.before(self.project.weight, self.project.bias))
-            if self.training and self.noise > 0:
-                x = x + F.conv2d(self.noise * torch.randn_like(features), self.project.weight)
+            if noise is not None:
+                x = x + F.conv2d(noise, self.project.weight)
         if self.reconstruction is None:
             return x
         return x + self.reconstruction(x) if self.residual else self.reconstruction(x)
@@ -84,9 +89,9 @@ class Student(Detector):
         """Take over the statistics of the normal training images of its modality."""
         self.encoder.fit_statistics(*statistics)
 
-    def logits(self, features: torch.Tensor) -> torch.Tensor:
-        """Logits ``(B, 2, H, W)`` of backbone features ``(B, C, H, W)``."""
-        return self.head(self.encoder(features))
+    def logits(self, features: torch.Tensor, noise: torch.Tensor | None = None) -> torch.Tensor:
+        """Logits ``(B, 2, H, W)`` of backbone features ``(B, C, H, W)``, and of noise on them."""
+        return self.head(self.encoder(features, noise))
 
     def forward(self, features: Sequence[torch.Tensor]) -> Judgement:
         """Judge backbone features: one map ``(B, C, H, W)``."""
@@ -131,9 +136,9 @@ class Teacher(Detector):
         """Deviation of each backbone channel over the normal training images, ``(C,)`` for each modality."""
         return {modality: self.encoders[modality.value].standardize.std for modality in Modality}
 
-    def fuse(self, features: Features) -> TeacherOutput:
-        """Logits, encodings and fusion of backbone features of both modalities, each ``(B, C, H, W)``."""
-        encodings = {m: self.encoders[m.value](features[m]) for m in Modality}
+    def fuse(self, features: Features, noise: Features | None = None) -> TeacherOutput:
+        """Logits, encodings and fusion of backbone features of both modalities, each ``(B, C, H, W)``, and of noise."""
+        encodings = {m: self.encoders[m.value](features[m], None if noise is None else noise[m]) for m in Modality}
         wli, nbi = encodings[Modality.WLI], encodings[Modality.NBI]
         fusion = wli + nbi if self.fusion is None else self.fusion(wli, nbi)
         return TeacherOutput(self.head(fusion), encodings, fusion)

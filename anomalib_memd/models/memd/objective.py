@@ -13,6 +13,8 @@ from .loss import DiscriminatorLoss, DistillationLoss, GlobalCosineLoss, Modalit
 from .options import Distillation, Negatives, Training
 from .torch_model import MEMDModel
 
+Maps = dict[Modality, torch.Tensor]
+
 
 class Objective(nn.Module):
     r"""The total loss ``L = L_dis + lambda L_KD + eta L_cos`` (MEMD eq. 10), as far as a stage has its parts.
@@ -33,6 +35,7 @@ class Objective(nn.Module):
         training, distillation = training or Training(), distillation or Distillation()
         negatives = negatives or Negatives()
         self.cosine_weight = training.cosine_weight
+        self.noise = training.noise
         self.modality_dropout = training.modality_dropout
         self.distillation_weight = distillation.weight
         self.paired_targets = distillation.paired_targets
@@ -56,7 +59,7 @@ class Objective(nn.Module):
             Total ``loss`` and its parts.
         """
         features, masks = sample.merged(self.feature_noise, model.teacher.channel_deviations())
-        output = model.teacher.fuse(self._drop_modality(features))
+        output = model.teacher.fuse(self._drop_modality(features), self._noise(features))
         discrimination = self.discriminator_loss(output.logits, torch.stack(list(masks.values())).amax(0))
         cosine = self.global_loss(output.encodings[Modality.WLI], output.encodings[Modality.NBI], output.fusion)
         total = discrimination + self.cosine_weight * cosine
@@ -85,19 +88,22 @@ class Objective(nn.Module):
         deviations = model.teacher.channel_deviations()
         own = sample.noisy(self.student_noise, deviations) if self.student_noise.std > 0 else None
         features, masks = sample.merged(self.feature_noise, deviations)
+        noise = self._noise(features)
         if self.distillation_weight > 0:
-            targets = self._targets(model, features, sample.registered and self.paired_targets)
+            targets = self._targets(model, features, noise, sample.registered and self.paired_targets)
             temperatures = self.temperature()
         parts, distillation = {}, {}
         total = next(iter(features.values())).new_zeros((), dtype=torch.float32)
         for modality in Modality:
             student = model.student(modality)
-            logits, mask, known = student.logits(features[modality]), masks[modality], len(sample.normal[modality])
+            added = None if noise is None else noise[modality]
+            logits, mask = student.logits(features[modality], added), masks[modality]
             if own is None:
                 discrimination = self.discriminator_loss(logits, mask)
             else:
-                merged = torch.cat([logits[:known], student.logits(own.abnormal[modality])])
-                blobs = own.masks[modality]
+                known, blobs = len(sample.normal[modality]), own.masks[modality]
+                noisy = student.logits(own.abnormal[modality], None if added is None else added[known:])
+                merged = torch.cat([logits[:known], noisy])
                 discrimination = self.discriminator_loss(merged, torch.cat([torch.zeros_like(blobs), blobs]))
             total = total + discrimination
             parts[f"{modality.value}_discrimination_loss"] = discrimination
@@ -114,11 +120,18 @@ class Objective(nn.Module):
     @staticmethod
     @torch.no_grad()
     def _targets(
-        model: MEMDModel, features: dict[Modality, torch.Tensor], registered: bool
+        model: MEMDModel, features: Maps, noise: Maps | None, registered: bool
     ) -> dict[Modality, torch.Tensor]:
+        # The teacher sees the noise that its students see: without it its judgement is of another scale.
         if registered:
-            return dict.fromkeys(Modality, model.teacher.fuse(features).logits)
-        return {m: model.teacher.fuse(dict.fromkeys(Modality, features[m])).logits for m in Modality}
+            return dict.fromkeys(Modality, model.teacher.fuse(features, noise).logits)
+        twice = {m: [x and dict.fromkeys(Modality, x[m]) for x in (features, noise)] for m in Modality}
+        return {m: model.teacher.fuse(*given).logits for m, given in twice.items()}
+
+    def _noise(self, features: Maps) -> Maps | None:
+        if self.noise == 0:
+            return None
+        return {m: self.noise * torch.randn_like(part, dtype=torch.float32) for m, part in features.items()}
 
     def _drop_modality(self, features: dict[Modality, torch.Tensor]) -> dict[Modality, torch.Tensor]:
         """Now and then, let one modality stand in both inputs, so that the teacher can judge a single image.

@@ -82,7 +82,6 @@ class Encoder(Options):
         residual: Whether the reconstruction is added to what it reconstructs.
         whitening: What is added to the correlations of backbone channels before they are whitened, above 0; ``None``
             standardises each channel by itself.
-        noise: Deviation of the noise on the standardised features of all training images; 0 adds none.
     """
 
     width: int = 512
@@ -95,7 +94,6 @@ class Encoder(Options):
     energy: EnergyForm | str = EnergyForm.PAPER
     residual: bool = False
     whitening: float | None = 1.0
-    noise: float = 6.0
 
 
 @dataclass(frozen=True)
@@ -166,6 +164,8 @@ class Training(Options):
         student_epochs: Number of epochs of the second stage.
         learning_rate: Learning rate of Adam after warm-up.
         warmup: Fraction of a stage in which the learning rate rises.
+        noise: Deviation of the noise on the standardised features of all training images, the same for the teacher and
+            the students that learn from it; 0 adds none.
         modality_dropout: Probability that the teacher sees one image of a training pair in both inputs.
         cosine_weight: Weight ``eta`` of ``L_cos``.
         global_distance: The distance in ``L_cos``: cosine, mse, mae or huber.
@@ -182,6 +182,7 @@ class Training(Options):
     student_epochs: int = 4
     learning_rate: float = 2e-4
     warmup: float = 0.1
+    noise: float = 6.0
     modality_dropout: float = 0.1
     cosine_weight: float = 1.0
     global_distance: GlobalDistance | str = GlobalDistance.COSINE

@@ -183,7 +183,7 @@ def test_statistics_by_their_definition():
 @pytest.mark.parametrize("residual", [False, True])
 @pytest.mark.parametrize("whitening", [None, 0.3])
 def test_encoder_projects_standardised_features(residual, whitening):
-    encoder = ModalityEncoder(6, Encoder(width=4, residual=residual, whitening=whitening, noise=2.0)).eval()
+    encoder = ModalityEncoder(6, Encoder(width=4, residual=residual, whitening=whitening)).eval()
     features = torch.randn(20, 6, 5, 5) @ torch.randn(5, 5) + torch.randn(6)[:, None, None]
     encoder.fit_statistics(feature_statistics([features]))
     projected = encoder.project(encoder.standardize(features))
@@ -206,13 +206,12 @@ def test_whitened_features_are_uncorrelated_but_for_the_shrinkage():
         Whitening(6, 0.0)
 
 
-def test_noise_on_standardised_features_is_of_training_alone():
-    encoder = ModalityEncoder(6, Encoder(width=4, fusion="none", whitening=None, noise=2.0))
-    encoder.standardize.fit(torch.randn(6), torch.rand(6) + 0.5)
-    features = torch.zeros(1, 6, 200, 200)
-    noise = encoder.train()(features) - encoder.eval()(features)
-    expected = 2.0 * encoder.project.weight.flatten(1).norm(dim=1)
-    torch.testing.assert_close(noise.std((0, 2, 3)), expected, atol=0.02, rtol=0.02)
+def test_noise_is_added_to_standardised_features():
+    encoder = ModalityEncoder(6, Encoder(width=4, fusion="none", whitening=0.3))
+    features, noise = torch.randn(20, 6, 5, 5) + 3, torch.randn(20, 6, 5, 5)
+    encoder.fit_statistics(feature_statistics([features]))
+    expected = encoder.project(encoder.standardize(features) + noise)
+    torch.testing.assert_close(encoder(features, noise), expected, atol=1e-4, rtol=1e-4)
 
 
 def test_teacher_evidence_is_standardised_channel_by_channel(backbone):

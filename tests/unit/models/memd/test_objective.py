@@ -31,7 +31,7 @@ def sample_of(model, abnormal_seed=1, registered=True):
 
 
 def objective(**options):
-    return Objective(**groups(**({"weight": 1.0, "modality_dropout": 0.0} | options)))
+    return Objective(**groups(**({"weight": 1.0, "modality_dropout": 0.0, "noise": 0.0} | options)))
 
 
 def student_losses(objective, model, sample):
@@ -70,6 +70,25 @@ def test_the_students_own_loss_is_that_of_normal_and_noisy_features(model):
         masks = torch.cat([torch.zeros(3, 4, 4), noisy.masks[modality]])
         expected = DiscriminatorLoss()(model.student(modality).logits(features), masks)
         torch.testing.assert_close(losses[f"{modality.value}_discrimination_loss"], expected)
+
+
+@pytest.mark.parametrize("registered", [True, False])
+def test_teacher_and_student_see_the_same_noise(model, registered):
+    """A student that is its teacher has nothing to learn from it, whatever noise there is."""
+    seen = {}
+    names = [("teacher", model.teacher.encoders[m.value], m) for m in Modality]
+    names += [("student", model.student(m).encoder, m) for m in Modality]
+    hooks = [
+        part.register_forward_pre_hook(lambda _, given, key=(who, m): seen.setdefault(key, []).append(given[1]))
+        for who, part, m in names
+    ]
+    student_losses(objective(noise=2.0), model, sample_of(model, registered=registered))
+    for hook in hooks:
+        hook.remove()
+    for modality in Modality:
+        (own,) = seen["student", modality]
+        assert own.std() == pytest.approx(2.0, rel=0.1)
+        assert any(torch.equal(own, given) for given in seen["teacher", modality])
 
 
 def test_without_distillation_the_teacher_is_not_asked(model):
