@@ -5,6 +5,8 @@ from typing import NamedTuple
 
 import torch
 
+from .statistics import whitening
+
 
 class Discriminant(NamedTuple):
     """Log odds ``weight @ x + bias`` of a feature vector ``x`` of being abnormal."""
@@ -67,11 +69,7 @@ def lesion_directions(
     Returns:
         For each modality ``(count, C)``.
     """
-    whitenings = []
-    for covariance in covariances:
-        deviation, correlation = _correlations(covariance, shrinkage)
-        variances, axes = torch.linalg.eigh(correlation)
-        whitenings.append((axes / variances.clamp_min(1e-6).sqrt()) @ axes.T / deviation)
+    whitenings = [whitening(*_correlations(covariance, shrinkage)) for covariance in covariances]
     joint = torch.cat([change @ w.T for change, w in zip(changes, whitenings, strict=True)], 1)
     axes = torch.linalg.svd(joint, full_matrices=False).Vh[:count]
     axes = torch.cat([axes, axes.new_zeros(count - len(axes), axes.shape[1])])

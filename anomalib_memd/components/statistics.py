@@ -88,11 +88,11 @@ class Whitening(nn.Module):
     def fit(self, mean: torch.Tensor, covariance: torch.Tensor) -> None:
         """Take over the mean ``(C,)`` and the covariance ``(C, C)`` of the channels."""
         std = varying(covariance.diagonal().clamp_min(0).sqrt()).double()
-        values, vectors = torch.linalg.eigh(covariance.double() / torch.outer(std, std))
-        root = (vectors / (values.clamp_min(0) + self.shrinkage).sqrt()) @ vectors.T
+        correlation = covariance.double() / torch.outer(std, std)
+        correlation.diagonal().add_(self.shrinkage)
         self.mean.copy_(mean)
         self.std.copy_(std)
-        self.matrix.copy_(root / std)
+        self.matrix.copy_(whitening(std, correlation))
 
     def before(self, weight: torch.Tensor, bias: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Weight ``(K, C, 1, 1)`` and bias ``(K,)`` of a 1x1 convolution that whitens before the given one."""
@@ -102,6 +102,12 @@ class Whitening(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Whiten features of shape ``(B, C, H, W)``."""
         return torch.einsum("kc,bchw->bkhw", self.matrix, x - self.mean[:, None, None])
+
+
+def whitening(deviation: torch.Tensor, correlation: torch.Tensor) -> torch.Tensor:
+    """The matrix that whitens: the inverse root of correlations ``(C, C)``, after dividing by deviations ``(C,)``."""
+    variances, axes = torch.linalg.eigh(correlation)
+    return (axes / variances.clamp_min(1e-6).sqrt()) @ axes.T / deviation
 
 
 def varying(deviation: torch.Tensor) -> torch.Tensor:

@@ -12,7 +12,7 @@ class DiscriminatorHead(nn.Module):
         hidden: Hidden width; 0 makes the logits linear in the features.
     """
 
-    def __init__(self, channels: int, hidden: int = 128) -> None:
+    def __init__(self, channels: int, hidden: int) -> None:
         super().__init__()
         self.location: nn.Module = nn.Conv2d(channels, 2, 1)
         if hidden:

@@ -197,9 +197,9 @@ class MEMD(TeacherStudentMixin, AnomalibModule):
         self.normal_classes = tuple(sorted(set(self.trainer.datamodule.train_data.samples.class_name)))
         if not resumed:
             self.solve(stage, given)
-        if not resumed and not self.model.learns:
-            labelled = weighing.labelled_features(self.model.embedding, self.trainer.datamodule, self.pre_processor)
-            weighing.weigh_evidence(self.model.detectors(stage), labelled, self.options.head.prior)
+            if not self.model.learns:
+                labelled = weighing.labelled_features(self.model.embedding, self.trainer.datamodule, self.pre_processor)
+                weighing.weigh_evidence(self.model.detectors(stage), labelled, self.options.head.prior)
         self.features.release(self.trainer)
 
     def solve(self, stage: Stage, given: FeatureSet) -> None:

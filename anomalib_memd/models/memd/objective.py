@@ -85,7 +85,7 @@ class Objective(nn.Module):
         Returns:
             Total ``loss``, its parts and the temperatures.
         """
-        deviations = model.teacher.channel_deviations()
+        deviations = {modality: model.student(modality).encoder.standardize.std for modality in Modality}
         own = sample.noisy(self.student_noise, deviations) if self.student_noise.std > 0 else None
         features, masks = sample.merged(self.feature_noise, deviations)
         noise = self._noise(features)

@@ -90,7 +90,7 @@ class MEMDModel(nn.Module):
                 mean = FeatureStatistics(*(torch.stack(x).mean(0) for x in zip(*statistics.values(), strict=True)))
                 parts = [[mean], [mean]]
         for (detector, _), own in zip(self.detectors(stage), parts, strict=True):
-            detector.fit_statistics(own)  # type: ignore[operator]
+            detector.fit_statistics(own)
 
     def solve(self, stage: Stage, given: FeatureSet, noise: FeatureNoise, paired_targets: bool, options: Head) -> None:
         """Solve for all of a stage that is not trained: statistics, discriminants and distances.
