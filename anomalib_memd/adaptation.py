@@ -128,7 +128,7 @@ def _solve(model: MEMD, given: FeatureSet) -> None:
 def _solve_by_folds(
     model: MEMD, cache: FeatureCache, rows: torch.Tensor
 ) -> tuple[list[dict[str, torch.Tensor]], dict[WeighedEvidence, torch.Tensor]]:
-    """What is solved for without each fold, and the evidence on the normal images left out, ``(N, 4)``."""
+    """What is solved for without each fold, and the evidence on the normal images left out, ``(N, 3)``."""
     detectors = [detector for stage in Stage for detector in model.model.detectors(stage)]
     solutions: list[dict[str, torch.Tensor]] = []
     unseen: dict[WeighedEvidence, list[torch.Tensor]] = defaultdict(list)

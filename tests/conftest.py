@@ -100,7 +100,6 @@ def deployable_memd():
     for part in (model.model.teacher, *model.model.students.values()):
         torch.nn.init.normal_(part.discriminant.weight, std=0.5)
         torch.nn.init.normal_(part.image.weight, std=2.0)
-        torch.nn.init.normal_(part.directions, std=0.5)
     frames = (torch.rand(40, 3, 1, 1) + 0.3 * (torch.rand(40, 3, 48, 48) - 0.5)).clamp(0, 1)
     with torch.inference_mode():
         embedded = model.model.embedding(model.pre_processor.transform(frames))

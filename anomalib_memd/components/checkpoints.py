@@ -63,10 +63,10 @@ def require_version(content: Mapping[str, Any]) -> None:
     """Refuse a checkpoint of a version whose options this one does not know.
 
     Raises:
-        ValueError: If the checkpoint is older than version 0.4.
+        ValueError: If the checkpoint is older than version 0.5.
     """
     version = content.get(VERSION_KEY, "0.1")
-    if version in {"0.1", "0.2.0", "0.3.0"}:
+    if version in {"0.1", "0.2.0", "0.3.0", "0.4.0"}:
         msg = (
             f"This checkpoint was written by anomalib-memd {version}, which judged by other evidence: read it with "
             f"anomalib-memd {version}, or train again."

@@ -1,11 +1,8 @@
 """Fisher's linear discriminant between normal features and what a lesion changes in them."""
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-
-from .statistics import whitening
 
 
 class Discriminant(NamedTuple):
@@ -30,50 +27,19 @@ def whitened(covariance: torch.Tensor, target: torch.Tensor, shrinkage: float) -
 
     Args:
         covariance: Shape ``(C, C)``.
-        target: Shape ``(C,)``, or ``(C, K)`` for several.
+        target: Shape ``(C,)``.
         shrinkage: What is added to the diagonal of the correlations.
 
     Returns:
-        The shape of the target.
+        Shape ``(C,)``.
 
     Source:
         Hariharan, Malik, Ramanan, "Discriminative Decorrelation for Clustering and Classification", ECCV 2012.
     """
-    deviation, correlation = _correlations(covariance, shrinkage)
-    scale = deviation if target.ndim == 1 else deviation[:, None]
-    return torch.linalg.solve(correlation, target / scale) / scale
-
-
-def _correlations(covariance: torch.Tensor, shrinkage: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """Deviations ``(C,)`` and shrunk correlations ``(C, C)``."""
     deviation = covariance.diagonal().clamp_min(1e-12).sqrt()
     correlation = covariance / torch.outer(deviation, deviation)
     correlation.diagonal().add_(shrinkage)
-    return deviation, correlation
-
-
-def lesion_directions(
-    covariances: Sequence[torch.Tensor], changes: Sequence[torch.Tensor], shrinkage: float, count: int
-) -> list[torch.Tensor]:
-    """Along which directions lesions change whitened features most, in all modalities at once.
-
-    They are the first principal directions of the lesions' changes, which are not centred. Each has about unit
-    variance over normal locations.
-
-    Args:
-        covariances: Of normal locations in each modality, ``(C, C)``.
-        changes: What each lesion adds to the features, of the same lesions in each modality, ``(N, C)``.
-        shrinkage: See :func:`whitened`.
-        count: Number of directions; those that there are too few lesions for are 0.
-
-    Returns:
-        For each modality ``(count, C)``.
-    """
-    whitenings = [whitening(*_correlations(covariance, shrinkage)) for covariance in covariances]
-    joint = torch.cat([change @ w.T for change, w in zip(changes, whitenings, strict=True)], 1)
-    axes = torch.linalg.svd(joint, full_matrices=False).Vh[:count]
-    axes = torch.cat([axes, axes.new_zeros(count - len(axes), axes.shape[1])])
-    return [part @ w for part, w in zip(axes.chunk(len(whitenings), 1), whitenings, strict=True)]
+    return torch.linalg.solve(correlation, target / deviation) / deviation
 
 
 def location_discriminant(

@@ -12,7 +12,6 @@ from anomalib_memd.modality import Modality
 from .discriminant import (
     Discriminant,
     image_discriminant,
-    lesion_directions,
     location_discriminant,
     whitened,
     whitened_among_samples,
@@ -28,7 +27,6 @@ class LinearHead(Protocol):
     location_distances: nn.ModuleList
     image_distances: nn.ModuleList
     evidence: WeighedEvidence
-    directions: torch.Tensor
 
     def weigh(self, evidence: Sequence[torch.Tensor]) -> torch.Tensor:
         """Global statistics ``(B, N)`` of the evidence, in which the log odds of the image are linear."""
@@ -36,17 +34,14 @@ class LinearHead(Protocol):
     def discriminate(self, evidence: Sequence[torch.Tensor]) -> torch.Tensor:
         """Log odds of locations, ``(B, 1, H, W)``."""
 
-    def project(self, evidence: Sequence[torch.Tensor]) -> torch.Tensor:
-        """Locations along the directions of lesions, ``(B, K, H W)``."""
-
     def margin(self, weighed: torch.Tensor) -> torch.Tensor:
         """Log odds of the image, ``(B,)``."""
 
     def image_evidence(self, evidence: Sequence[torch.Tensor], among: bool = False) -> torch.Tensor:
         """What speaks for an abnormal image, ``(B, N)``; ``among`` tells that the head was fitted to these."""
 
-    def set_location_discriminant(self, solution: Discriminant, directions: torch.Tensor) -> None:
-        """Take over what log odds of locations are, and the directions of lesions, ``(K, C)``."""
+    def set_location_discriminant(self, solution: Discriminant) -> None:
+        """Take over what log odds of locations are."""
 
     def set_image_discriminant(self, solution: Discriminant) -> None:
         """Take over what log odds of the image are."""
@@ -98,8 +93,7 @@ def solve_by_negatives(
         location_discriminant(covariance, mean, own.sum(0) / max(1, len(own)), shrinkage)
         for covariance, mean, own in zip(covariances, means, lesions, strict=True)
     ]
-    directions = lesion_directions(covariances, lesions, shrinkage, len(head.directions))
-    head.set_location_discriminant(_mean(locations), torch.cat(directions, 1) / len(modalities))
+    head.set_location_discriminant(_mean(locations))
     # The head sees statistics of unit length; the ridge is meant for statistics of unit deviation.
     ridge, change_of_image = ridge / normal.shape[1], abnormal / images - normal.mean(0)
     parts = zip(normal.chunk(len(modalities), 1), change_of_image.chunk(len(modalities)), strict=True)
@@ -144,7 +138,7 @@ def solve_students(
     if students[Modality.WLI] is students[Modality.NBI]:
         solutions = dict.fromkeys(Modality, _Solution.mean(list(solutions.values())))
     for modality, solution in solutions.items():
-        students[modality].set_location_discriminant(solution.location, solution.directions)
+        students[modality].set_location_discriminant(solution.location)
         students[modality].set_image_discriminant(solution.image)
 
 
@@ -204,8 +198,6 @@ class _Solution(NamedTuple):
     """What a student predicts its teacher by."""
 
     location: Discriminant
-    directions: torch.Tensor
-    """Shape ``(K, C)``."""
     image: Discriminant
 
     @classmethod
@@ -215,8 +207,8 @@ class _Solution(NamedTuple):
         def middle(parts: Sequence[Discriminant]) -> Discriminant:
             return Discriminant(*(torch.stack(part).mean(0) for part in zip(*parts, strict=True)))
 
-        locations, directions, images = zip(*solutions, strict=True)
-        return cls(middle(locations), torch.stack(directions).mean(0), middle(images))
+        locations, images = zip(*solutions, strict=True)
+        return cls(middle(locations), middle(images))
 
 
 class _LinearDistillation:
@@ -230,8 +222,7 @@ class _LinearDistillation:
 
     def __init__(self, student: LinearHead, teacher: LinearHead, mean: torch.Tensor) -> None:
         self.student, self.teacher, self.mean = student, teacher, mean
-        targets = 1 + len(teacher.directions)
-        self.product, self.total, self.count = mean.new_zeros(len(mean), targets), 0.0, 0
+        self.product, self.total, self.count = torch.zeros_like(mean), 0.0, 0
         self.normal_images = 0
         self.statistics: list[torch.Tensor] = []
         self.targets: list[torch.Tensor] = []
@@ -239,11 +230,10 @@ class _LinearDistillation:
     def take_in_locations(self, features: torch.Tensor, given: Sequence[torch.Tensor]) -> None:
         """Take in the student's features of some images ``(B, C, H, W)``, and those that the teacher is given."""
         self.mean, self.product = self.mean.to(features.device), self.product.to(features.device)
-        odds = self.teacher.discriminate(given).flatten(2)
+        odds = self.teacher.discriminate(given).flatten(1)
         self.normal_images += len(odds)
-        targets = torch.cat([odds, self.teacher.project(given)], 1)
         centred = features.float().flatten(2) - self.mean[:, None]
-        self.product += torch.einsum("bcl,bkl->ck", centred, targets)
+        self.product += torch.einsum("bcl,bl->c", centred, odds)
         self.total += float(odds.sum())
         self.count += odds.numel()
 
@@ -255,8 +245,7 @@ class _LinearDistillation:
     def solve(self, covariance: torch.Tensor, shrinkage: float, ridge: float) -> _Solution:
         """The student's log odds of a location and of the image, in units of their deviation over normal ones."""
         covariance = covariance.to(self.product.device)
-        weights = whitened(covariance, self.product / self.count, shrinkage).T
-        weight, directions = weights[0], weights[1:]
+        weight = whitened(covariance, self.product / self.count, shrinkage)
         location = Discriminant(weight, self.total / self.count - weight @ self.mean)
         statistics, targets = torch.cat(self.statistics), torch.cat(self.targets)
         centred = statistics - statistics.mean(0)
@@ -265,6 +254,5 @@ class _LinearDistillation:
         normal = statistics[: self.normal_images] @ weight
         return _Solution(
             location.scaled((location.weight @ covariance @ location.weight).sqrt()),
-            directions,
             image.scaled(normal.std(correction=0)),
         )

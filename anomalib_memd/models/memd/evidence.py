@@ -18,14 +18,14 @@ from .options import Head
 class EvidenceDetector(Detector):
     """Judges backbone features of one modality, or of both, by what is solved for.
 
-    Log odds of locations are linear in the features. The image is judged by four pieces of evidence, two local and two
-    global ones, see :meth:`image_evidence`. To the odds of locations it adds how far their features are from normal,
+    Log odds of locations are linear in the features. The image is judged by three pieces of evidence, a local one and
+    two global ones, see :meth:`image_evidence`. To the odds of locations it adds how far their features are from normal,
     and what is known of the image. The teacher looks at two maps, a student at one.
 
     Args:
         channels: Number of channels of each map.
         parts: Number of maps; distances are the mean over them.
-        options: Weights of what is known of locations beside the discriminant, and number of directions.
+        options: Weights of what is known of locations beside the discriminant.
     """
 
     def __init__(self, channels: int, parts: int, options: Head) -> None:
@@ -40,9 +40,7 @@ class EvidenceDetector(Detector):
         measured = parts if options.distance_weight else 0
         self.location_distances = nn.ModuleList(NormalDistance(channels) for _ in range(measured))
         self.image_distances = nn.ModuleList(NearestNormals(channels) for _ in range(parts))
-        self.evidence = WeighedEvidence(4)
-        self.register_buffer("directions", torch.zeros(options.directions, parts * channels))
-        self.directions: torch.Tensor
+        self.evidence = WeighedEvidence(3)
 
     def fit_statistics(self, statistics: Sequence[FeatureStatistics]) -> None:
         """Take over the statistics of the normal training images, of each map."""
@@ -75,12 +73,6 @@ class EvidenceDetector(Detector):
                 start = stop
             return odds
 
-    def project(self, features: Sequence[torch.Tensor]) -> torch.Tensor:
-        """Each location along the directions of lesions, ``(B, directions, H W)``, in float32."""
-        with torch.autocast(features[0].device.type, enabled=False):
-            parts = zip(features, self.directions.split(features[0].shape[1], 1), strict=True)
-            return torch.stack([directions @ part.float().flatten(2) for part, directions in parts]).sum(0)
-
     def margin(self, weighed: torch.Tensor) -> torch.Tensor:
         """Log odds of the image that are linear in the output of :meth:`weigh`; shape ``(B,)``."""
         return self.image(weighed)[:, 0]
@@ -88,16 +80,15 @@ class EvidenceDetector(Detector):
     def image_evidence(self, features: Sequence[torch.Tensor], among: bool = False) -> torch.Tensor:
         """What speaks for an abnormal image.
 
-        Local evidence is the deviation over locations of their log odds, and that along the directions of lesions,
-        both as logarithms. Global evidence is the logarithm of the distance of the pooled features to the nearest
-        normal ones, and the discriminant of images.
+        Local evidence is the logarithm of the deviation over locations of their log odds. Global evidence is that of
+        the distance of the pooled features to the nearest normal ones, and the discriminant of images.
 
         Args:
             features: Maps of shape ``(B, channels, H, W)``.
             among: Whether the images are the normal ones that the detector was fitted to.
 
         Returns:
-            Shape ``(B, 4)``.
+            Shape ``(B, 3)``.
         """
         return self._image_evidence(features, self.discriminate(features), among)
 
@@ -106,15 +97,14 @@ class EvidenceDetector(Detector):
     ) -> torch.Tensor:
         pooled = [part.mean((-2, -1), dtype=torch.float32) for part in features]
         measured = [distance(part, among) for distance, part in zip(self.image_distances, pooled, strict=True)]
-        local = [deviation(odds.flatten(2)).log(), deviation(self.project(features)).log()]
-        return torch.stack([*local, torch.stack(measured).mean(0).log(), self.margin(self.weigh(features))], 1)
+        local = deviation(odds.flatten(2)).log()
+        return torch.stack([local, torch.stack(measured).mean(0).log(), self.margin(self.weigh(features))], 1)
 
     @torch.no_grad()
-    def set_location_discriminant(self, solution: Discriminant, directions: torch.Tensor) -> None:
-        """Take over log odds of locations, linear in the features, and directions of lesions in them, ``(K, C)``."""
+    def set_location_discriminant(self, solution: Discriminant) -> None:
+        """Take over log odds of locations, linear in the features."""
         self.discriminant.weight.copy_(solution.weight.view_as(self.discriminant.weight))
         self.discriminant.bias.copy_(solution.bias)
-        self.directions.copy_(directions)
 
     @torch.no_grad()
     def set_image_discriminant(self, solution: Discriminant) -> None:

@@ -102,7 +102,6 @@ class Head(Options):
 
     Args:
         evidence: By what detectors judge: backbone, which is solved for, or encoding, which is trained.
-        directions: Number of directions of lesions whose energy is evidence on the image.
         prior: How strongly labelled validation images have to speak for weighing the evidence on the image unequally.
             Without such images all of it weighs the same.
         distance_weight: Weight of the distance from normal features in the log odds of locations, where that of the
@@ -113,7 +112,6 @@ class Head(Options):
     """
 
     evidence: Evidence | str = Evidence.BACKBONE
-    directions: int = 32
     prior: float = 1.0
     distance_weight: float = 1.0
     image_weight: float = 0.25

@@ -1,6 +1,5 @@
 """The whole model: freezing, statistics, scores and ablations."""
 
-import numpy as np
 import pytest
 import timm
 import torch
@@ -76,33 +75,29 @@ def test_networks_judge_an_image_by_how_its_learned_odds_deviate():
 @torch.no_grad()
 @pytest.mark.parametrize("weight", [0.0, 0.7])
 @pytest.mark.parametrize("image_weight", [0.0, 0.3])
-@pytest.mark.parametrize("directions", [0, 3])
-def test_evidence_is_all_added(weight, image_weight, directions):
+def test_evidence_is_all_added(weight, image_weight):
     features = [torch.randn(3, 2, 5, 6), torch.randn(3, 2, 5, 6)]
-    options = Head(distance_weight=weight, image_weight=image_weight, directions=directions)
+    options = Head(distance_weight=weight, image_weight=image_weight)
     detector = EvidenceDetector(2, 2, options)
     nn.init.normal_(detector.discriminant.weight)
     nn.init.normal_(detector.discriminant.bias)
     nn.init.normal_(detector.image.weight)
-    detector.directions.normal_()
     for distance in detector.location_distances:
         distance.fit_covariance(torch.zeros(2), torch.eye(2))
     for distance in detector.image_distances:
         distance.fit(torch.randn(40, 2))
-    detector.evidence.calibrate(torch.randn(30, 4))
+    detector.evidence.calibrate(torch.randn(30, 3))
     detector.evidence.weight.uniform_()
     detector.evidence.bias.fill_(0.3)
     judgement = detector(features)
     both = torch.cat(features, 1)
     odds, linear = detector.discriminant(both), detector.image(detector.weigh(features))[:, 0]
-    pieces = torch.empty(3, 4)
-    for number, own in enumerate(both.flatten(2)):
-        along = (detector.directions @ own).var(1, correction=0).sum()
+    pieces = torch.empty(3, 3)
+    for number in range(3):
         pieces[number, 0] = odds[number].std(correction=0).log()
-        pieces[number, 1] = along.sqrt().log() if directions else 0.5 * np.log(1e-6)
     far = [d(x.mean((2, 3))) for d, x in zip(detector.image_distances, features, strict=True)]
-    pieces[:, 2] = (sum(far) / 2).log()
-    pieces[:, 3] = linear
+    pieces[:, 1] = (sum(far) / 2).log()
+    pieces[:, 2] = linear
     torch.testing.assert_close(detector.image_evidence(features), pieces, atol=1e-4, rtol=1e-4)
     judge = detector.evidence.standardize
     image = ((pieces - judge.mean) / judge.std) @ detector.evidence.weight + 0.3

@@ -59,7 +59,7 @@ def test_teacher_comes_first_and_rests_afterwards(phantom_root, tmp_path):
     assert recorder.stages == [Stage.TEACHER] * steps + [Stage.STUDENTS] * steps
     assert recorder.rates[steps] < recorder.rates[steps + 1]  # It warms up again.
     last = model.model.state_dict()
-    solved = ("standardize", "discriminant", "head.image", "distances", "directions", "evidence")
+    solved = ("standardize", "discriminant", "head.image", "distances", "evidence")
     for name, value in states[2].items():
         rests = not name.startswith("students") or any(part in name for part in solved)
         assert torch.equal(value, last[name]) == rests, name
@@ -181,7 +181,7 @@ def test_options_train(phantom_root, tmp_path, options):
         {},
         {"kind": "noise", "feature_noise": 0.5},
         {"students": "shared"},
-        {"weight": 0.0, "distance_weight": 0.0, "directions": 0},
+        {"weight": 0.0, "distance_weight": 0.0},
         {"students": "none"},
         {"cache": False},
         {"layers": ("layer1", "layer2", "layer3")},
