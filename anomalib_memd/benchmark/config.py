@@ -29,9 +29,10 @@ class Method:
         paired: Whether it trains on pairs and tests both modalities; otherwise each modality is a job.
         group: Heading under which an ablation lists it.
         seeds: Seeds, if other than those of the benchmark.
+        learns: Whether it learns by gradient descent, so that its training ends when its loss on held-back normal images
+            no longer falls, or when its time is over.
         max_epochs: Number of epochs, for a model that does not set them itself.
         max_time: Wall-clock limit of the training, if other than that of the benchmark.
-        select_best: Whether the epoch with the best image AUROC on validation is tested, instead of the last.
         weights: A timm model whose weights its backbone takes, for a model that knows architectures but no weights.
         teacher_of: Name of a paired method whose teacher is taken, of the same data set and seed.
         cross: Whether it is tested on the other data sets too, where the benchmark does that.
@@ -46,9 +47,9 @@ class Method:
     paired: bool = False
     group: str = ""
     seeds: tuple[int, ...] | None = None
+    learns: bool = False
     max_epochs: int | None = None
     max_time: float | str | None = None
-    select_best: bool = False
     weights: str | None = None
     teacher_of: str | None = None
     cross: bool = True
@@ -69,11 +70,11 @@ class BenchmarkConfig:
         seeds: Seeds of every method that does not name its own.
         cross: Whether trained models are tested on the other data sets too, or the data sets that take part in that.
         latency: Whether latency, number of parameters and size are measured, in the first job of each method.
-        max_time: Wall-clock limit of training of every method with ``max_epochs``: seconds, or the name of a method
+        max_time: Wall-clock limit of training of every method that ``learns``: seconds, or the name of a method
             that comes before, to train for as long as that took on the same data set, a modality.
         accelerator: ``cpu`` or ``cuda``.
-        repeats: Folder of an earlier run of this benchmark. Instead of the limits in time, every method with
-            ``max_epochs`` then trains for as many batches as it did there.
+        repeats: Folder of an earlier run of this benchmark. Instead of the limits in time, every method that
+            ``learns`` then trains for as many batches as it did there.
         test_log: Markdown file that keeps a table of when and why test images were opened.
     """
 
@@ -89,7 +90,7 @@ class BenchmarkConfig:
 
     def time_limit(self, method: Method, dataset: str) -> float | str | None:
         """Limit of the training of a method, see ``max_time``; ``None`` where there is none."""
-        if method.max_epochs is None or self.repeats is not None:
+        if not method.learns or self.repeats is not None:
             return None
         return method.max_time or self.datasets[dataset].get("max_time", self.max_time)
 

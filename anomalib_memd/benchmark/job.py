@@ -17,12 +17,11 @@ import numpy as np
 import pandas as pd
 from anomalib.data import AnomalibDataModule, get_datamodule
 from anomalib.engine import Engine
-from anomalib.metrics import AUROC, Evaluator
+from anomalib.metrics import Evaluator
 from anomalib.models import AnomalibModule, get_model
 from anomalib.models.components import TimmFeatureExtractor
 from anomalib.pipelines.components import Job
 from lightning import seed_everything
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.cli import instantiate_class
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.trainer.states import TrainerFn
@@ -34,11 +33,12 @@ from anomalib_memd.modality import Branch
 
 from .cost import PeakMemory, measure_cost
 from .feature_store import FeatureStore, shared_features
-from .limits import training_limit
+from .limits import limit_in_batches, limit_in_time
 from .process import run_apart
 from .recorder import ScoreRecorder
 from .splits import DEV, TEST, VAL
 from .task import Task, run_folder
+from .training_end import TrainingEnd, hold_back
 
 logger = logging.getLogger(__name__)
 
@@ -120,39 +120,39 @@ class BenchmarkJob(Job):
         results = workspace / "results"
         results.mkdir()
         seed_everything(task.seed, verbose=False)
-        paired, limit = method.paired, training_limit(task)
-        model = self._model()
-        # The recorder measures tests, alike for all.
+        seconds, ends = limit_in_time(task), limit_in_batches(task)
+        model, datamodule = self._model(), self._datamodule(task.dataset)
         metrics, model.evaluator.test_metrics = model.evaluator.test_metrics, nn.ModuleList()
-        best = ModelCheckpoint(workspace, monitor="image_AUROC", mode="max", save_top_k=1)
-        callbacks: list[Callback] = [limit, best] if method.select_best else [limit]
+        end = TrainingEnd(hold_back(datamodule) if method.learns else None, seconds, ends)
         engine = Engine(
-            callbacks=callbacks,
+            callbacks=[end],
             logger=CSVLogger(workspace, name="log", version=""),
             default_root_dir=workspace / "engine",
             accelerator="gpu" if task.accelerator == "cuda" else task.accelerator,
             devices=1 if task_id is None or task.accelerator == "cpu" else [task_id],
             enable_progress_bar=False,
             enable_model_summary=False,
+            # Of what learns, labels choose nothing.
+            **({"limit_val_batches": 0} if method.learns else {}),
             **({} if method.max_epochs is None else {"max_epochs": method.max_epochs}),
         )
         kept = task.output / "features"
         # What MEMD draws into images is kept by a cache of its own; the store is for images of the data sets.
-        with shared_features(FeatureStore(kept, record=not paired)):
+        with shared_features(FeatureStore(kept, record=not method.paired)):
             started = time.monotonic()
             with PeakMemory() as memory:
-                engine.fit(model=model, datamodule=self._datamodule(task.dataset))
+                engine.fit(model=model, datamodule=datamodule)
             training_seconds = time.monotonic() - started
             epochs = engine.trainer.current_epoch
         with shared_features(FeatureStore(kept)):
-            scores, pixels, own = self._test(model, engine, best.best_model_path or None)
+            scores, pixels, own = self._test(model, engine)
         scores.to_csv(results / "scores.csv", index=False)
         np.savez_compressed(results / "pictures.npz", **own.pictures)
         np.savez_compressed(results / "encodings.npz", **own.encodings())
         log = workspace / "log" / "metrics.csv"
         if log.exists():
             log.rename(results / "log.csv")
-        if paired:
+        if method.paired:
             model.evaluator.test_metrics = metrics
             engine.trainer.save_checkpoint(results / "model.ckpt", weights_only=True)
         facts = {
@@ -165,9 +165,11 @@ class BenchmarkJob(Job):
             "seed": task.seed,
             "splits": list(task.splits),
             "epochs": epochs,
-            "batches": limit.seen,
+            "batches": end.ends,
+            "ended_by": end.reasons,
+            "held_back_loss": end.losses,
             "training_seconds": training_seconds,
-            "max_time": limit.seconds,
+            "max_time": seconds,
             "peak_memory_bytes": memory.peak,
             "pixel_metrics": pixels,
             "thresholds": _thresholds(model, task.modality),
@@ -190,7 +192,7 @@ class BenchmarkJob(Job):
             training.setdefault("cache_dir", str(self.task.output / "features" / "memd"))
             arguments["training"] = training
         else:
-            arguments["evaluator"] = Evaluator(AUROC(fields=["pred_score", "gt_label"], prefix="image_"))
+            arguments["evaluator"] = Evaluator()  # Nothing: the recorder measures tests, alike for all.
         model = get_model(method.class_path.rsplit(".", maxsplit=1)[-1], **arguments, visualizer=False)
         if method.weights is not None:
             for module in model.modules():
@@ -210,9 +212,7 @@ class BenchmarkJob(Job):
             datamodule.translator = instantiate_class((), translator)
         return datamodule
 
-    def _test(
-        self, model: AnomalibModule, engine: Engine, checkpoint: str | None
-    ) -> tuple[pd.DataFrame, dict[str, Any], ScoreRecorder]:
+    def _test(self, model: AnomalibModule, engine: Engine) -> tuple[pd.DataFrame, dict[str, Any], ScoreRecorder]:
         """Test on every data set; returns the scores and pixel metrics of all, and what was kept of the own one."""
         recorders: dict[tuple[str, str], ScoreRecorder] = {}
         for dataset, data in self.task.datasets.items():
@@ -226,7 +226,7 @@ class BenchmarkJob(Job):
                     datamodule.test_data = datamodule.val_data
                 recorder = recorders[dataset, split] = ScoreRecorder(self.task.modality)
                 engine.trainer.callbacks.insert(0, recorder)
-                engine.test(model=model, datamodule=datamodule, ckpt_path=checkpoint, verbose=False)
+                engine.test(model=model, datamodule=datamodule, verbose=False)
                 engine.trainer.callbacks.remove(recorder)
         scores = [r.scores().assign(tested_on=dataset, split=split) for (dataset, split), r in recorders.items()]
         pixels: dict[str, Any] = {}

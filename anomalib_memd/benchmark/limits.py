@@ -1,77 +1,46 @@
-"""How long a job trains: some time, as long as another method, or as far as an earlier run came."""
+"""How long a job trains at most: some time, as long as another method, or as far as an earlier run came."""
 
 import json
-from datetime import timedelta
 from pathlib import Path
-from typing import Any
-
-from lightning import Trainer
-from lightning.pytorch.callbacks import Timer
 
 from anomalib_memd.modality import Modality
 
 from .task import Task, run_folder
 
 
-class TrainingLimit(Timer):
-    """Ends the training after some time, or after some batches.
-
-    It does so in the midst of an epoch. Counting batches repeats a training that was ended by the clock. Of a training
-    that ends within its first epoch there is nothing to choose by a validation, so that there is none.
-
-    Args:
-        seconds: Wall-clock limit; ``None`` for none.
-        batches: Number of batches; ``None`` for no limit.
-    """
-
-    def __init__(self, seconds: float | None = None, batches: int | None = None) -> None:
-        super().__init__(None if seconds is None else timedelta(seconds=seconds), verbose=False)
-        self.seconds = seconds
-        self.batches = batches
-        self.seen = 0
-        """Number of batches so far."""
-
-    def on_train_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
-        """Count one, and end the training after the last."""
-        super().on_train_batch_end(trainer, *args, **kwargs)
-        self.seen += 1
-        if self.seen == self.batches:
-            trainer.should_stop = True
-        if trainer.should_stop and trainer.current_epoch == 0:
-            trainer.check_val_every_n_epoch = 2
-
-
-def training_limit(task: Task) -> TrainingLimit:
-    """Limit of a job's training, as it is configured or as it was in the run that is repeated.
+def limit_in_time(task: Task) -> float | None:
+    """Seconds that a job trains at most; ``None`` if there is no limit.
 
     Args:
         task: What the job does.
 
-    Returns:
-        Limit in time, or in batches, or none.
-
     Raises:
-        RuntimeError: If it may train as long as a method that has not finished, or repeats a job that has not
-            finished or did not count batches.
+        RuntimeError: If it may train as long as a method that has not finished.
     """
     limit = task.max_time
-    seconds = _training_seconds(task, limit) if isinstance(limit, str) else limit
-    return TrainingLimit(seconds or None, _last_batch(task))
+    return (_training_seconds(task, limit) if isinstance(limit, str) else limit) or None
 
 
-def _last_batch(task: Task) -> int | None:
-    """Number of batches after which the training ended in the run that is repeated; ``None`` if none is."""
+def limit_in_batches(task: Task) -> list[int] | None:
+    """Number of batches after which each phase of a training ended in the run that is repeated; ``None`` if none is.
+
+    Args:
+        task: What the job does.
+
+    Raises:
+        RuntimeError: If that job has not finished, or did not count batches.
+    """
     if task.repeats is None:
         return None
     file = run_folder(Path(task.repeats), task.dataset, task.method.name, task.modality, task.seed) / "result.json"
-    batches = json.loads(file.read_text(encoding="utf-8")).get("batches") if file.exists() else None
-    if batches is None:
+    ends = json.loads(file.read_text(encoding="utf-8")).get("batches") if file.exists() else None
+    if not isinstance(ends, list):
         msg = (
             f"{file} does not say where the training of {task.method.name} ended; finish that run, or begin it anew "
             f"in another folder if it was made before batches were counted, then repeat it."
         )
         raise RuntimeError(msg)
-    return int(batches)
+    return ends
 
 
 def _training_seconds(task: Task, method: str) -> float:

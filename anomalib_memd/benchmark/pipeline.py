@@ -63,7 +63,7 @@ class BenchmarkJobGenerator(JobGenerator):
                                 accelerator=config.accelerator,
                                 latency=config.latency and (dataset, seed, modality) == first,
                                 max_time=config.time_limit(method, dataset),
-                                repeats=None if method.max_epochs is None else config.repeats,
+                                repeats=config.repeats if method.learns else None,
                                 splits=self.splits,
                             )
                         )

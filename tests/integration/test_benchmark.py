@@ -35,8 +35,8 @@ CONFIG = {
         "Reverse Distillation": {
             "class_path": "ReverseDistillation",
             "init_args": {"backbone": "resnet18", "pre_trained": False},
+            "learns": True,
             "max_epochs": 1,
-            "select_best": True,
             "modality": "wli",
         },
         "MEMD": {

@@ -65,7 +65,7 @@ def test_cross_tests_on_every_data_set(tmp_path):
 
 def test_a_data_set_may_have_its_own_time(tmp_path):
     datasets = {name: data | ({"max_time": 7} if name == "b" else {}) for name, data in PLAIN["datasets"].items()}
-    methods = PLAIN["methods"] | {"Rival": {"class_path": "Stfpm", "max_epochs": 9}}
+    methods = PLAIN["methods"] | {"Rival": {"class_path": "Stfpm", "learns": True, "max_epochs": 9}}
     tasks = jobs_of(load_config(written(tmp_path, datasets=datasets, methods=methods, max_time=5)))
     given = {(t.method.name, t.dataset): t.max_time for t in tasks}
     assert given == {("MEMD", "a"): None, ("MEMD", "b"): None, ("Rival", "a"): 5, ("Rival", "b"): 7}
@@ -73,7 +73,9 @@ def test_a_data_set_may_have_its_own_time(tmp_path):
 
 def test_a_repeated_run_takes_the_place_of_limits_in_time(tmp_path):
     path = written(
-        tmp_path, methods=PLAIN["methods"] | {"Late": {"class_path": "Stfpm", "max_epochs": 9}}, max_time="MEMD"
+        tmp_path,
+        methods=PLAIN["methods"] | {"Late": {"class_path": "Stfpm", "learns": True, "max_epochs": 9}},
+        max_time="MEMD",
     )
     with pytest.raises(BenchmarkConfigError, match="before is no folder of a benchmark"):
         load_config(path, repeats=tmp_path / "before")
@@ -87,7 +89,11 @@ def test_a_repeated_run_takes_the_place_of_limits_in_time(tmp_path):
 
 def test_a_chosen_method_brings_those_that_it_needs(tmp_path):
     taker = {"class_path": "MEMD", "paired": True, "teacher_of": "MEMD"}
-    more = {"Taker": taker, "Heir": taker | {"teacher_of": "Taker"}, "Late": {"class_path": "Stfpm", "max_epochs": 9}}
+    more = {
+        "Taker": taker,
+        "Heir": taker | {"teacher_of": "Taker"},
+        "Late": {"class_path": "Stfpm", "learns": True, "max_epochs": 9},
+    }
     path = written(tmp_path, methods=PLAIN["methods"] | more, max_time="MEMD")
 
     def names(*chosen):
@@ -156,7 +162,7 @@ def test_the_digest_changes_with_what_matters(tmp_path):
         ({"methods": {"X": {"class_path": "MEMD", "epochs": 3}}}, {}, "unknown option epochs"),
         ({"methods": {"X": {}}}, {}, "X: .*class_path"),
         ({"methods": {"X": {"class_path": "MEMD", "teacher_of": "Y"}}}, {}, "X needs Y"),
-        ({"max_time": "Y", "methods": {"X": {"class_path": "Stfpm", "max_epochs": 1}}}, {}, "X needs Y"),
+        ({"max_time": "Y", "methods": {"X": {"class_path": "Stfpm", "learns": True}}}, {}, "X needs Y"),
         (
             {"methods": {"X": {"class_path": "MEMD", "teacher_of": "Y"}, "Y": {"class_path": "MEMD"}}},
             {},
