@@ -29,8 +29,8 @@ class Method:
         paired: Whether it trains on pairs and tests both modalities; otherwise each modality is a job.
         group: Heading under which an ablation lists it.
         seeds: Seeds, if other than those of the benchmark.
-        learns: Whether it learns by gradient descent, so that its training ends when its loss on held-back normal images
-            no longer falls, or when its time is over.
+        learns: Whether it learns by gradient descent, so that its training ends when its loss on held-back images no
+            longer falls, or when its time is over.
         max_epochs: Number of epochs, for a model that does not set them itself.
         max_time: Wall-clock limit of the training, if other than that of the benchmark.
         weights: A timm model whose weights its backbone takes, for a model that knows architectures but no weights.

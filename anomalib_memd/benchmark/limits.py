@@ -33,14 +33,14 @@ def limit_in_batches(task: Task) -> list[int] | None:
     if task.repeats is None:
         return None
     file = run_folder(Path(task.repeats), task.dataset, task.method.name, task.modality, task.seed) / "result.json"
-    ends = json.loads(file.read_text(encoding="utf-8")).get("batches") if file.exists() else None
-    if not isinstance(ends, list):
+    facts = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    if "ended_by" not in facts:
         msg = (
             f"{file} does not say where the training of {task.method.name} ended; finish that run, or begin it anew "
             f"in another folder if it was made before batches were counted, then repeat it."
         )
         raise RuntimeError(msg)
-    return ends
+    return facts["batches"]
 
 
 def _training_seconds(task: Task, method: str) -> float:

@@ -159,10 +159,10 @@ def hold_back(datamodule: AnomalibDataModule, share: float = 0.1) -> DataLoader:
     order = torch.randperm(len(data), generator=torch.Generator().manual_seed(0)).tolist()
     count = max(1, round(share * len(data)))
     held, kept = (data.subsample(sorted(part)) for part in (order[:count], order[count:]))
-    if datamodule.train_augmentations is None:
-        kept = KeptImages(kept)
-        datamodule.num_workers = 0  # What a process of its own has read, nobody else keeps.
     datamodule.train_data = kept
+    if datamodule.train_augmentations is None:
+        datamodule.train_data = KeptImages(kept)
+        datamodule.num_workers = 0  # What a process of its own has read, nobody else keeps.
     return DataLoader(KeptImages(held), batch_size=datamodule.train_batch_size, collate_fn=held.collate_fn)
 
 

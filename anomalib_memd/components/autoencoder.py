@@ -81,19 +81,15 @@ def _pull_back(layer: nn.Module, given: torch.Tensor, cotangent: torch.Tensor) -
     """The transposed derivative of a layer at its input, applied to what has the shape of its output."""
     match layer:
         case nn.Conv2d():
-            return F.conv_transpose2d(cotangent, layer.weight, stride=layer.stride, padding=layer.padding)  # type: ignore[arg-type]
+            pulled = F.conv_transpose2d(cotangent, layer.weight, None, layer.stride, layer.padding)  # type: ignore[arg-type]
         case nn.ConvTranspose2d():
-            return F.conv2d(cotangent, layer.weight, stride=layer.stride, padding=layer.padding)  # type: ignore[arg-type]
+            pulled = F.conv2d(cotangent, layer.weight, None, layer.stride, layer.padding)  # type: ignore[arg-type]
         case nn.BatchNorm2d():
-            scale = layer.weight / (layer.running_var + layer.eps).sqrt()  # type: ignore[operator]
-            return cotangent * scale[:, None, None]
+            pulled = cotangent * (layer.weight / (layer.running_var + layer.eps).sqrt())[:, None, None]  # type: ignore[operator]
         case nn.ReLU():
-            return cotangent * (given > 0)
+            pulled = cotangent * (given > 0)
         case nn.Linear():
-            return cotangent @ layer.weight
-        case nn.Flatten():
-            return cotangent.reshape(-1, *given.shape[1:])
-        case nn.Unflatten():
-            return cotangent.flatten(1)
-    msg = f"The derivative of {type(layer).__name__} is not known here."
-    raise NotImplementedError(msg)
+            pulled = cotangent @ layer.weight
+        case _:  # What changes the shape alone.
+            pulled = cotangent.reshape(-1, *given.shape[1:])
+    return pulled

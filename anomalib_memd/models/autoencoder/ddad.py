@@ -27,8 +27,8 @@ class DDADModel(OneClassNetwork):
         networks: Number :math:`K` of autoencoders.
 
     Source:
-        Cai et al., "Dual-distribution Discrepancy for Anomaly Detection in Chest X-rays", MICCAI 2022: the intra-discrepancy
-        of autoencoders of normal images.
+        Cai et al., "Dual-distribution Discrepancy for Anomaly Detection in Chest X-rays", MICCAI 2022: the discrepancy
+        within normal images, of autoencoders.
     """
 
     def __init__(self, image_size: Sequence[int] = (64, 64), networks: int = 3) -> None:

@@ -149,8 +149,8 @@ class ConstrainedAutoEncoder(AutoEncoderModel):
     """An image and its reconstruction have to have the same vector.
 
     Source:
-        Chen and Konukoglu, "Unsupervised Detection of Lesions in Brain MRI Using Constrained Adversarial Auto-encoders",
-        MIDL 2018.
+        Chen and Konukoglu, "Unsupervised Detection of Lesions in Brain MRI Using Constrained Adversarial
+        Auto-encoders", MIDL 2018.
     """
 
     WEIGHT = 1.0
@@ -186,10 +186,10 @@ class MemoryAutoEncoder(AutoEncoderModel):
 
     def loss(self, images: torch.Tensor) -> torch.Tensor:
         """Squared error plus the entropy of the weights, summed over the memory."""
-        encoder, memory, decoder = self.network
-        weights = memory.weights(encoder(images))
+        encoder, decoder = self.network[0], self.network[2]  # type: ignore[index]
+        weights = self.memory.weights(encoder(images))
         entropy = -(weights * (weights + 1e-12).log()).sum(1).mean()  # Finite slopes where weights are 0.
-        made = decoder(weights @ memory.vectors)
+        made = decoder(weights @ self.memory.vectors)
         return self.distance(images, made).mean() + self.WEIGHT * entropy
 
 

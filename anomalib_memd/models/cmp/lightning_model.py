@@ -12,7 +12,7 @@ from .torch_model import CMPModel
 
 
 class CMP(VectorMixin, AnomalibModule):
-    """Multi-scale cropping, mixing and pasting, and masked predicting (Li et al., IEEE TMI 2024), see :class:`CMPModel`.
+    """Cropping, mixing and pasting, and masked predicting (Li et al., IEEE TMI 2024), see :class:`CMPModel`.
 
     Args:
         backbone: Name of a timm model.

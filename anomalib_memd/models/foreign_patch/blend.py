@@ -45,7 +45,10 @@ def interpolate(image: torch.Tensor, donor: torch.Tensor, random: torch.Generato
 
 
 def poisson(image: torch.Tensor, donor: torch.Tensor, random: torch.Generator) -> Blend:
-    r"""The same in the gradients: the patch solves :math:`\Delta u = (1 - \alpha) \Delta x + \alpha \Delta x'`, :math:`u = x` at its rim.
+    r"""The same in the gradients.
+
+    .. math::
+        \Delta u = (1 - \alpha) \Delta x + \alpha \Delta x', \quad u = x \text{ at the rim of the patch}
 
     The equation is linear. So the patch is the interpolation of the image and of a seamless clone.
 
@@ -73,16 +76,16 @@ def natural(image: torch.Tensor, donor: torch.Tensor, random: torch.Generator) -
         random: Likewise.
 
     Source:
-        Schlueter et al., "Natural Synthetic Anomalies for Self-Supervised Anomaly Detection and Localization", ECCV 2022.
+        Schlueter et al., "Natural Synthetic Anomalies for Self-Supervised Anomaly Detection and Localization",
+        ECCV 2022.
     """
     blended, mask = image, torch.zeros(image.shape[-2:])
     for _ in range(1 + int(torch.randint(PATCHES, (), generator=random))):
         top, left, height, width = _rectangle(image, random)
         patch = donor[:, top : top + height, left : left + width]
         scale = _uniform(*SCALE, random)
-        sides = [
-            max(8, min(full, round(scale * side))) for full, side in zip(image.shape[-2:], (height, width), strict=True)
-        ]
+        room = zip(image.shape[-2:], (height, width), strict=True)
+        sides = [max(8, min(full, round(scale * side))) for full, side in room]
         patch = resize(patch, sides, antialias=True)
         top, left = (
             int(torch.randint(full - side + 1, (), generator=random))

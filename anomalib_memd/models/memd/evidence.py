@@ -18,9 +18,9 @@ from .options import Head
 class EvidenceDetector(Detector):
     """Judges backbone features of one modality, or of both, by what is solved for.
 
-    Log odds of locations are linear in the features. The image is judged by three pieces of evidence, a local one and
-    two global ones, see :meth:`image_evidence`. To the odds of locations it adds how far their features are from normal,
-    and what is known of the image. The teacher looks at two maps, a student at one.
+    Log odds of locations are linear in the features. The image is judged by three pieces of evidence, a local one
+    and two global ones, see :meth:`image_evidence`. To the odds of locations it adds how far their features are from
+    normal, and what is known of the image. The teacher looks at two maps, a student at one.
 
     Args:
         channels: Number of channels of each map.

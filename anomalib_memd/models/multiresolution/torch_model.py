@@ -29,17 +29,10 @@ class Clone(nn.Module):
         super().__init__()
         self.stages = nn.ModuleList()
         for (low, high), (before, after) in zip(pairwise([3, *widths]), pairwise([1, *reductions]), strict=True):
-            layers: list[nn.Module] = []
+            layers: list[nn.Module] = [nn.Conv2d(low, narrow, 3, padding=1), nn.ReLU()]
             for _ in range(round(log2(after / before))):
-                layers += [nn.Conv2d(low, narrow, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)]
-                low = narrow
-            layers += [
-                nn.Conv2d(low, narrow, 3, padding=1),
-                nn.ReLU(),
-                nn.Conv2d(narrow, high, 3, padding=1),
-                nn.ReLU(),
-            ]
-            self.stages.append(nn.Sequential(*layers))
+                layers += [nn.MaxPool2d(2), nn.Conv2d(narrow, narrow, 3, padding=1), nn.ReLU()]
+            self.stages.append(nn.Sequential(*layers, nn.Conv2d(narrow, high, 3, padding=1), nn.ReLU()))
 
     def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
         """Maps ``(B, C_i, h_i, w_i)`` of images ``(B, 3, H, W)``."""

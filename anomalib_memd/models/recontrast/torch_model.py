@@ -1,6 +1,7 @@
 """PyTorch model of contrastive reconstruction."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from anomalib.data import InferenceBatch
@@ -56,7 +57,8 @@ class ReContrastModel(OneClassNetwork):
         pairs = []
         for name, target, source in (("frozen", frozen, learning), ("learning", learning, frozen)):
             decoded = self.decoder(self.bottleneck(source))
-            pairs += [(t.detach(), output(d)) for t, d, output in zip(target, decoded, self.outputs[name], strict=True)]
+            outputs: Any = self.outputs[name]
+            pairs += [(t.detach(), output(d)) for t, d, output in zip(target, decoded, outputs, strict=True)]
         return pairs
 
     def loss(self, images: torch.Tensor) -> torch.Tensor:

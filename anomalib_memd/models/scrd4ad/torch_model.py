@@ -89,6 +89,6 @@ def add_noise(images: torch.Tensor) -> torch.Tensor:
         top, left = (
             int(torch.randint(0, full - side + 1, (), generator=random)) for full, side in zip(size, sides, strict=True)
         )
-        patch = torch.stack([fractal_noise(*sides, CELL, OCTAVES, PERSISTENCE, random) for _ in image])
+        patch = torch.stack([fractal_noise(sides[0], sides[1], CELL, OCTAVES, PERSISTENCE, random) for _ in image])
         image[:, top : top + sides[0], left : left + sides[1]] += STRENGTH * patch.to(images)
     return noisy

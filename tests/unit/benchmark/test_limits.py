@@ -35,7 +35,7 @@ def test_a_repeated_run_ends_after_the_last_batch(tmp_path):
         limit_in_batches(repeating)
     folder = run_folder(tmp_path / "before", "set", "Rival", "wli", 0)
     folder.mkdir(parents=True)
-    (folder / "result.json").write_text(json.dumps({"batches": [17, 40]}))
+    (folder / "result.json").write_text(json.dumps({"batches": [17, 40], "ended_by": ["loss", "time"]}))
     assert limit_in_batches(repeating) == [17, 40]
 
 
