@@ -15,7 +15,7 @@ from sklearn.metrics import precision_recall_curve, roc_curve
 
 from anomalib_memd.modality import Modality
 
-from . import tables
+from . import significance, tables
 from .bootstrap import times_drawn
 from .splits import reported
 
@@ -58,6 +58,7 @@ def write_figures(output: Path, method: str = "MEMD") -> list[Path]:
         for name, draw in (("encodings", encodings), ("training", training)):
             save(f"{dataset}-{name}", lambda draw=draw, paired=paired: next(filter(None, map(draw, paired)), None))
     save("latency", lambda: latency(scores, facts))
+    save("ranks", lambda: critical_differences(scores))
     return drawn
 
 
@@ -241,6 +242,37 @@ def latency(scores: pd.DataFrame, facts: list[dict[str, Any]]) -> Figure | None:
         axis.xaxis.set_major_formatter(ScalarFormatter())
         axis.xaxis.set_minor_formatter(NullFormatter())
     figure.legend(list(named.values()), list(named), loc="outside right upper", fontsize=8)
+    return figure
+
+
+def critical_differences(scores: pd.DataFrame) -> Figure | None:
+    """Mean rank of each method over data sets and modalities; a bar joins those that do not differ.
+
+    Args:
+        scores: All scores, of one split for each data set.
+
+    Source:
+        Demsar, "Statistical Comparisons of Classifiers over Multiple Data Sets", JMLR 2006.
+    """
+    table = significance.ranks(scores)
+    if len(table) < 3 or table.shape[1] < 2:
+        return None
+    means = table.mean(axis=1).sort_values()
+    apart = significance.critical_difference(*table.shape)
+    figure = Figure(figsize=(7, 0.6 + 0.24 * len(means)), layout="constrained")
+    axis = figure.subplots()
+    places = np.arange(len(means))
+    axis.scatter(means, places, color=["black" if name == "MEMD" else NORMAL for name in means.index], zorder=2)
+    for start, first in enumerate(means):
+        last = int((means <= first + apart).sum()) - 1
+        # A bar inside of the one before says nothing new.
+        if last > start and (start == 0 or last > int((means <= means.iloc[start - 1] + apart).sum()) - 1):
+            axis.plot([first, means.iloc[last]], [start - 0.35] * 2, color=ABNORMAL, linewidth=3, alpha=0.7)
+    title = f"{table.shape[1]} places; ranks that lie {apart:.1f} apart differ (Nemenyi, 5 %)"
+    axis.set(yticks=places, yticklabels=means.index, xlabel="mean rank, 1 is best", title=title)
+    axis.title.set_fontsize(9)
+    axis.invert_yaxis()
+    axis.grid(axis="x", alpha=0.3)
     return figure
 
 

@@ -188,7 +188,7 @@ class BenchmarkJob(Job):
                 self.task.output, self.task.dataset, method.teacher_of, self.task.modality, self.task.seed
             )
             training["teacher_ckpt"] = str(teacher / "model.ckpt")
-        if method.paired:
+        if method.paired and not method.learns:
             training.setdefault("cache_dir", str(self.task.output / "features" / "memd"))
             arguments["training"] = training
         else:

@@ -8,7 +8,7 @@ import pandas as pd
 
 from anomalib_memd.modality import Branch, Modality
 
-from . import splits, tables
+from . import significance, splits, tables
 
 MARKS = ("¹", "²", "³")
 TITLES = {"wli": "WLI", "nbi": "NBI", "teacher": "teacher (pairs)"}
@@ -49,7 +49,10 @@ def _raw_tables(output: Path) -> dict[str, pd.DataFrame]:
         "seeds": tables.image_metrics(scores),
         "classes": tables.class_metrics(scores),
         "pixels": tables.pixel_metrics(output),
-        "lead": tables.lead(scores),
+        "lead": significance.leads(scores),
+        "ranks": _ranks(scores),
+        "families": significance.families(splits.reported(comparison), tables.groups(output)),
+        "trainings": tables.trainings(output),
         "contribution": tables.contribution(output),
         "costs": tables.costs(output),
     }
@@ -95,6 +98,12 @@ def _shown_tables(output: Path, raw: dict[str, pd.DataFrame], ablation: bool = F
         shown["Image AUROC in % of each abnormal class"] = _wide(classes)
     if len(raw["lead"]) and not ablation:
         shown["Lead of MEMD over the best other method (points)"] = _lead(raw["lead"])
+    if len(raw["ranks"]) and not ablation:
+        shown["Mean rank over data sets and modalities, by image AUROC"] = raw["ranks"].round(3)
+    if len(raw["families"]) and not ablation:
+        shown["Image AUROC in % by family"] = _families(raw["families"])
+    if len(raw["trainings"]):
+        shown["How trainings ended"] = raw["trainings"].round(3)
     if len(raw["contribution"]) and not ablation:
         shown["Modality contribution (images judged right)"] = raw["contribution"].round(3)
     shown["Cost"] = raw["costs"].round(1)
@@ -122,7 +131,7 @@ def _methods(part: pd.DataFrame, paper: bool) -> pd.DataFrame:
 
 def _variants(table: pd.DataFrame, part: pd.DataFrame, metric: str, output: Path) -> pd.DataFrame:
     """The table of an ablation: groups first, and what each variant loses to the unchanged model, in points."""
-    groups = {facts["method"]: facts["group"] for facts in tables.load_facts(output)}
+    groups = tables.groups(output)
     table = table[["method", *[title for title in TITLES.values() if title in table]]].rename(
         columns={"method": "variant"}
     )
@@ -165,7 +174,36 @@ def _drops(drops: pd.DataFrame) -> pd.DataFrame:
     return shown
 
 
+def _ranks(scores: pd.DataFrame) -> pd.DataFrame:
+    """Mean ranks, best first, with how far they have to lie apart, and whether they differ at all."""
+    table = significance.ranks(splits.reported(scores))
+    if len(table) < 2 or table.shape[1] < 2:
+        return pd.DataFrame()
+    means = table.mean(axis=1).sort_values()
+    shown = pd.DataFrame({"method": means.index, "mean rank": means.to_numpy()})
+    return shown.assign(
+        **{
+            "critical difference": significance.critical_difference(*table.shape),
+            "p (Friedman)": significance.friedman(table),
+        }
+    )
+
+
+def _families(families: pd.DataFrame) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "family": families.family,
+            "tested on": families.tested_on,
+            "modality": families.detector.map(TITLES),
+            "methods": families.methods,
+            "mean": [f"{100 * x:.1f}" for x in families["mean"]],
+            "best": [f"{100 * x:.1f}, {name}" for x, name in zip(families.best, families.best_method, strict=True)],
+        }
+    )
+
+
 def _lead(lead: pd.DataFrame) -> pd.DataFrame:
+    lead = lead[lead.best]
     return pd.DataFrame(
         {
             "trained on": lead.dataset,
@@ -177,5 +215,6 @@ def _lead(lead: pd.DataFrame) -> pd.DataFrame:
             "lead": [f"{100 * x:+.1f}" for x in lead.lead],
             "95 %": [f"{100 * a:+.1f} to {100 * b:+.1f}" for a, b in zip(lead.low, lead.high, strict=True)],
             "p": [f"{p:.3f}" for p in lead.p],
+            "p (Holm)": [f"{p:.3f}" for p in lead.p_holm],
         }
     )

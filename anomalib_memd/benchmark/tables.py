@@ -71,6 +71,11 @@ def load_facts(output: Path) -> list[dict[str, Any]]:
     return sorted(facts, key=lambda f: (f.get("order", 0), f["modality"] == Modality.NBI.value))
 
 
+def groups(output: Path) -> dict[str, str]:
+    """Group, or family, of each method of a benchmark."""
+    return {facts["method"]: facts["group"] for facts in load_facts(output)}
+
+
 def image_metrics(scores: pd.DataFrame) -> pd.DataFrame:
     """Image AUROC and average precision of every detector and seed.
 
@@ -128,53 +133,11 @@ def comparison(scores: pd.DataFrame) -> pd.DataFrame:
         )
         .reset_index()
     )
-    images = {key: _by_image(group) for key, group in scores.groupby(KEYS, sort=False)}
+    images = {key: by_image(group) for key, group in scores.groupby(KEYS, sort=False)}
     for metric, bootstrap in BOOTSTRAPS.items():
         drawn = [bootstrap(*images[key]) for key in table[KEYS].itertuples(index=False, name=None)]
         table[f"{metric}_low"], table[f"{metric}_high"] = np.quantile(drawn, [0.025, 0.975], axis=1)
     return table
-
-
-def lead(scores: pd.DataFrame, method: str = "MEMD") -> pd.DataFrame:
-    """How far a method is ahead of the best other one, on the same images.
-
-    Args:
-        scores: See :func:`load_scores`.
-        method: The method.
-
-    Returns:
-        Columns ``dataset, tested_on, split, metric, detector, rival, lead, low, high, p``: the difference of image
-        AUROC or average precision to the method that is best by it, its 95 % interval and the two-sided p value of a
-        paired bootstrap over images.
-    """
-    rows = []
-    scores = scores[scores.detector.isin([modality.value for modality in Modality])]
-    names = ["dataset", "tested_on", "split", "detector"]
-    for (dataset, tested_on, split, detector), group in scores.groupby(names, sort=False):
-        groups: dict[Any, pd.DataFrame] = dict(list(group.groupby("method", sort=False)))
-        if method not in groups or len(groups) < 2:
-            continue
-        means = image_metrics(group).groupby("method")[list(BOOTSTRAPS)].mean()
-        for metric, bootstrap in BOOTSTRAPS.items():
-            rival: Any = means[metric].drop(method).idxmax()
-            difference = bootstrap(*_by_image(groups[method])) - bootstrap(*_by_image(groups[rival]))
-            low, high = np.quantile(difference, [0.025, 0.975])
-            below = (difference < 0).mean() + 0.5 * (difference == 0).mean()
-            rows.append(
-                {
-                    "dataset": dataset,
-                    "tested_on": tested_on,
-                    "split": split,
-                    "metric": metric,
-                    "detector": detector,
-                    "rival": rival,
-                    "lead": means[metric][method] - means[metric][rival],
-                    "low": low,
-                    "high": high,
-                    "p": min(1.0, 2 * min(below, 1 - below) + 1 / len(difference)),
-                }
-            )
-    return pd.DataFrame(rows)
 
 
 def drops(comparison: pd.DataFrame) -> pd.DataFrame:
@@ -197,7 +160,7 @@ def drops(comparison: pd.DataFrame) -> pd.DataFrame:
     return wide.reset_index()
 
 
-def _by_image(group: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+def by_image(group: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     """Labels ``(N,)`` and scores ``(S, N)`` of one detector, images in the order of their names."""
     wide = group.pivot_table(index=["image", "label"], columns="seed", values="score", sort=True)
     return wide.index.get_level_values("label").to_numpy(), wide.to_numpy().T
@@ -267,6 +230,27 @@ def costs(output: Path) -> pd.DataFrame:
     for row in rows.values():
         row |= {name: float(np.mean(values)) for name, values in row.pop("_seconds").items()}
     return pd.DataFrame(list(rows.values()))
+
+
+def trainings(output: Path) -> pd.DataFrame:
+    """How the training of each method that learns ended.
+
+    Args:
+        output: Folder of the benchmark.
+
+    Returns:
+        Columns ``dataset, method, modality, seed, epochs, batches, ended_by, seconds, first_loss, last_loss``; the
+        losses are those on held-back images. Of a training of several phases, batches and reasons of all are listed.
+    """
+    rows = []
+    for facts in load_facts(output):
+        losses = [loss for _, loss in facts.get("held_back_loss", [])]
+        if losses or set(facts.get("ended_by", ())) - {"steps"}:
+            names = ("dataset", "method", "modality", "seed", "epochs")
+            ends = {"batches": ", ".join(map(str, facts["batches"])), "ended_by": ", ".join(facts["ended_by"])}
+            curve = {"first_loss": losses[0], "last_loss": losses[-1]} if losses else {}
+            rows.append({name: facts[name] for name in names} | ends | {"seconds": facts["training_seconds"]} | curve)
+    return pd.DataFrame(rows)
 
 
 def pixel_metrics(output: Path) -> pd.DataFrame:

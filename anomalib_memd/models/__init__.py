@@ -8,6 +8,7 @@ from .fanogan import FAnoGAN
 from .feature_autoencoder import FeatureAutoEncoder
 from .foreign_patch import ForeignPatch
 from .memd import MEMD
+from .mmrad import MMRAD
 from .multiresolution import MultiresolutionKD
 from .panda import PANDA, MeanShifted
 from .pooled import PooledFeatures
@@ -23,6 +24,7 @@ __all__ = [
     "DDAD",
     "EDC",
     "MEMD",
+    "MMRAD",
     "PANDA",
     "SCRD4AD",
     "AutoEncoder",

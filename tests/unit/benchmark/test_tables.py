@@ -128,18 +128,15 @@ def test_comparison_has_mean_spread_and_interval(output):
     assert row.ap_low < row.ap < row.ap_high
 
 
-def test_lead_is_over_the_best_other_method_and_told_from_chance(output):
-    scores = tables.load_scores(output)
-    lead = tables.lead(scores).set_index(["metric", "detector"])
-    means = tables.comparison(scores).set_index(["method", "detector"])
-    for metric in ("auroc", "ap"):
-        row = lead.loc[metric, "wli"]
-        assert row.lead == pytest.approx(means[metric]["MEMD", "wli"] - means[metric]["Rival", "wli"])
-        assert row.low < row.lead < row.high
-        assert row.p < 0.05
-    same = scores[scores.method == "MEMD"]
-    twin = pd.concat([same, same.assign(method="Twin")])
-    assert (tables.lead(twin).p > 0.9).all()
+def test_how_trainings_ended_is_told_with_their_losses(output):
+    assert tables.trainings(output).empty
+    rows = rows_of("wli", [0, 1], [0, 1])
+    ends = {"epochs": 3, "batches": [4, 9], "ended_by": ["loss", "time"], "held_back_loss": [[2, 0.5], [9, 0.25]]}
+    write_run(output, "Learner", "wli", 0, rows, order=2, **ends)
+    row = tables.trainings(output).iloc[0]
+    assert (row.method, row.batches, row.ended_by) == ("Learner", "4, 9", "loss, time")
+    assert (row.first_loss, row.last_loss, row.epochs) == (0.5, 0.25, 3)
+    assert any("| loss, time |" in line for line in titled_markdown(write_tables(output)).splitlines())
 
 
 def test_contribution_counts_images(tmp_path):

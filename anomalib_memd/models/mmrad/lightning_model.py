@@ -1,0 +1,103 @@
+"""MMRAD."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from anomalib.data import Batch
+from anomalib.models.components import AnomalibModule
+from lightning.pytorch.utilities.types import STEP_OUTPUT
+from torch.optim import AdamW
+
+from anomalib_memd.data import PairedImageBatch
+from anomalib_memd.evaluation import MultimodalEvaluator, MultimodalPostProcessor
+from anomalib_memd.modality import Branch, Modality
+from anomalib_memd.models.trained import TrainedMixin
+
+from .torch_model import MMRADModel
+
+
+class MMRAD(TrainedMixin, AnomalibModule):
+    """One decoder for both modalities on SAM (Li et al., Information Fusion 2025), see :class:`MMRADModel`.
+
+    It is trained and tested on pairs. An image that comes alone is judged as one of ``modality``.
+
+    Args:
+        modality: Modality of images that come alone, and of the exported model.
+        encoder: Name of the weights of the SAM encoder on the hub of Hugging Face.
+        encoder_config: Options of ``transformers.SamVisionConfig`` for an encoder with random weights.
+        image_size: Height and width that the encoder sees, in pixels; multiples of its patches.
+        steps: Number of batches.
+        lr: Learning rate of prompts and decoder.
+        **components: Anomalib's pre-processor, post-processor, evaluator and visualizer.
+
+    Raises:
+        BackboneError: If transformers is not installed, or the weights cannot be fetched.
+    """
+
+    model: MMRADModel  # type: ignore[assignment]
+
+    def __init__(
+        self,
+        modality: Modality | str = Modality.WLI,
+        encoder: str = "facebook/sam-vit-base",
+        encoder_config: Mapping[str, Any] | None = None,
+        image_size: tuple[int, int] = (256, 256),
+        steps: int = 5000,
+        lr: float = 1e-4,
+        **components: Any,
+    ) -> None:
+        for name, kind in (("post_processor", MultimodalPostProcessor), ("evaluator", MultimodalEvaluator)):
+            if components.get(name, True) is True:
+                components[name] = kind(modality)
+        super().__init__(image_size, steps, **components)
+        self.modality = Modality(modality)
+        self.model = MMRADModel(self.modality, encoder, encoder_config, self.mean, self.std)
+        self.lr = lr
+
+    @classmethod
+    def checkpoint_safe_globals(cls) -> tuple[Any, ...]:
+        """The enumeration among the options."""
+        return (Modality,)
+
+    def configure_optimizers(self) -> AdamW:
+        """AdamW of prompts and decoder."""
+        return AdamW([p for p in self.model.parameters() if p.requires_grad], lr=self.lr)
+
+    def training_step(self, batch: Batch, *args: Any, **kwargs: Any) -> STEP_OUTPUT:
+        """Loss of a batch of normal pairs.
+
+        Raises:
+            TypeError: If the batch is no batch of pairs.
+        """
+        del args, kwargs
+        if not isinstance(batch, PairedImageBatch):
+            msg = "MMRAD trains on pairs: give the datamodule modality=paired."
+            raise TypeError(msg)
+        loss = self.model.loss({Modality.WLI: batch.image, Modality.NBI: batch.nbi_image})
+        self.log("train_loss", loss, on_step=True, prog_bar=True)
+        return loss
+
+    def validation_step(self, batch: Batch, *args: Any, **kwargs: Any) -> STEP_OUTPUT:
+        """Judge a batch by each modality and by both."""
+        del args, kwargs
+        return self._judged(batch)
+
+    def test_step(self, batch: Batch, *args: Any, **kwargs: Any) -> STEP_OUTPUT:
+        """Judge a batch by each modality and by both."""
+        del args, kwargs
+        return self._judged(batch)
+
+    def predict_step(self, batch: Batch, *args: Any, **kwargs: Any) -> STEP_OUTPUT:
+        """Judge a batch by each modality and by both."""
+        del args, kwargs
+        return self._judged(batch)
+
+    @torch.no_grad()
+    def _judged(self, batch: Batch) -> Batch:
+        if not isinstance(batch, PairedImageBatch):
+            return batch.update(**self.model(batch.image)._asdict())
+        images: dict[Modality, Any] = {Modality.WLI: batch.image, Modality.NBI: batch.nbi_image}
+        for branch in Branch:
+            batch.update_branch(branch, self.model.judge(branch, images))
+        return batch

@@ -1,0 +1,112 @@
+"""MMRAD on a tiny SAM encoder with random weights."""
+
+import importlib.util
+
+import pytest
+import torch
+from anomalib.engine import Engine
+
+from anomalib_memd import Branch, Modality
+from anomalib_memd.components.backbones import BackboneError
+from anomalib_memd.models import MMRAD
+from anomalib_memd.models.mmrad import MMRADModel, PromptedEncoder, dice_loss
+from tests.conftest import small_phantom
+from tests.unit.models.test_trained import QUIET
+
+pytestmark = pytest.mark.skipif(importlib.util.find_spec("transformers") is None, reason="needs the extra 'sam'")
+
+TINY = {
+    "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "mlp_dim": 32, "image_size": 64,
+    "patch_size": 8, "output_channels": 16, "window_size": 3, "global_attn_indexes": [1], "initializer_range": 0.1,
+}  # fmt: skip
+PAIR = {m: torch.randn(3, 3, 32, 48, generator=torch.Generator().manual_seed(n)) for n, m in enumerate(Modality)}
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    return MMRADModel(Modality.NBI, "", TINY, (0.5,) * 3, (0.25,) * 3).eval()
+
+
+def test_without_prompts_the_encoder_is_that_of_transformers():
+    encoder = PromptedEncoder(config=TINY).eval()
+    torch.nn.init.normal_(encoder.sam.pos_embed)
+    images = torch.randn(2, 3, 64, 64)
+    expected = encoder.sam(images).last_hidden_state
+    torch.testing.assert_close(encoder(images, Modality.WLI), expected, atol=1e-5, rtol=1e-4)
+    encoder.prompts["wli"].data.normal_()
+    assert not torch.allclose(encoder(images, Modality.WLI), expected)
+    torch.testing.assert_close(encoder(images, Modality.NBI), expected, atol=1e-5, rtol=1e-4)
+
+
+def test_only_prompts_and_decoder_learn(model):
+    model.train()
+    model.loss(PAIR).backward()
+    learning = {name for name, p in model.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
+    assert not any(name.startswith("encoder.sam") for name in learning)
+    for part in ("encoder.prompts.wli", "encoder.prompts.nbi", "decoder.tokens.wli", "decoder.tokens.nbi"):
+        assert part in learning
+
+
+def test_the_loss_is_that_of_maps_and_of_images(model):
+    torch.manual_seed(3)
+    found = float(model.loss(PAIR))
+    torch.manual_seed(3)
+    both, masks = model.draw(PAIR)
+    assert masks.shape == (6, 1, 32, 48)
+    assert not masks[:3].any()
+    expected = 0.0
+    for modality, images in both.items():
+        torch.testing.assert_close(images[:3], PAIR[modality])
+        image, places = (x.detach().double() for x in model.log_odds(images, modality))
+        chance = places.sigmoid()
+        right = torch.where(masks > 0, chance, 1 - chance)
+        weight = torch.where(masks > 0, 0.25, 0.75)
+        expected += float((-weight * (1 - right) ** 2 * right.log()).mean())
+        expected += 1 - float((2 * (chance * masks).sum() + 1) / (chance.sum() + masks.sum() + 1))
+        abnormal = masks.flatten(1).amax(1)
+        told = torch.where(abnormal > 0, image.sigmoid(), 1 - image.sigmoid())
+        expected -= float(told.log().mean())
+    assert found == pytest.approx(expected, rel=1e-4)
+
+
+def test_an_anomaly_lies_in_the_same_place_of_a_pair(model):
+    both, masks = model.draw(PAIR)
+    for images in both.values():
+        changed = (images[3:] - images[:3]).abs().amax(1) > 1e-2  # Normalised images beyond [0, 1] are cut off.
+        clipped = ((images[:3] * 0.25 + 0.5 < 0) | (images[:3] * 0.25 + 0.5 > 1)).any(1)
+        assert not (changed & (masks[3:, 0] == 0) & ~clipped).any()
+
+
+@torch.no_grad()
+def test_a_pair_has_the_mean_of_both(model):
+    wli, nbi, pair = (model.judge(branch, PAIR) for branch in (Branch.WLI, Branch.NBI, Branch.TEACHER))
+    torch.testing.assert_close(pair.pred_score, (wli.pred_score + nbi.pred_score) / 2)
+    assert pair.anomaly_map.shape == (3, 1, 32, 48)
+    alone = model(PAIR[Modality.NBI])
+    torch.testing.assert_close(alone.pred_score, nbi.pred_score)
+
+
+def test_dice_is_twice_the_overlap_over_both():
+    mask = torch.zeros(1, 1, 10, 10)
+    mask[..., :5, :] = 1
+    assert float(dice_loss(mask, mask)) == pytest.approx(0)
+    assert float(dice_loss(1 - mask, mask)) == pytest.approx(1 - 1 / 101)
+
+
+def test_it_trains_and_judges_pairs(phantom_root, tmp_path):
+    module = MMRAD(encoder_config=TINY, image_size=(64, 64), steps=4, visualizer=False)
+    engine = Engine(default_root_dir=tmp_path, **QUIET)
+    engine.fit(module, datamodule=small_phantom(phantom_root))
+    (metrics,) = engine.test(module, datamodule=small_phantom(phantom_root))
+    assert {"wli_image_AUROC", "nbi_image_AUROC", "teacher_image_AUROC"} <= set(metrics)
+    with pytest.raises(TypeError, match="MMRAD trains on pairs: give the datamodule modality=paired"):
+        engine.fit(
+            MMRAD(encoder_config=TINY, image_size=(64, 64)), datamodule=small_phantom(phantom_root, modality="wli")
+        )
+
+
+def test_weights_that_cannot_be_fetched_are_named(monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(BackboneError, match=r"weights of nobody/nothing could not be loaded"):
+        PromptedEncoder("nobody/nothing")
