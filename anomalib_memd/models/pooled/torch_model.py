@@ -5,11 +5,11 @@ from enum import StrEnum
 
 import torch
 from anomalib.data import InferenceBatch
-from anomalib.models.components import DynamicBufferMixin, TimmFeatureExtractor
-from sklearn.covariance import LedoitWolf
+from anomalib.models.components import TimmFeatureExtractor
 from torch import nn
 
-from anomalib_memd.components.distance import nearest_squares
+from anomalib_memd.components.distance import NearestNormals
+from anomalib_memd.components.one_class import GaussianDensity
 
 
 class Distance(StrEnum):
@@ -23,7 +23,7 @@ class Distance(StrEnum):
     of Normal Data in Pre-Trained Deep Features for Anomaly Detection", ICPR 2020)."""
 
 
-class PooledFeaturesModel(DynamicBufferMixin, nn.Module):
+class PooledFeaturesModel(nn.Module):
     """Averages of backbone features over the image, and their distance from normal.
 
     Args:
@@ -40,17 +40,12 @@ class PooledFeaturesModel(DynamicBufferMixin, nn.Module):
     ) -> None:
         super().__init__()
         self.backbone = backbone
-        self.distance = Distance(distance)
-        self.neighbours = neighbours
-        self.register_buffer("bank", torch.empty(0))
-        """Normal features ``(N, C)``, or the centre ``(1, C)``, in the coordinates of the distance."""
-        self.register_buffer("centre", torch.empty(0))
-        """Mean of the normal features, ``(C,)``."""
-        self.register_buffer("whitening", torch.empty(0))
-        """What takes centred features there: a factor for each channel ``(C,)``, or a matrix ``(C, C)``."""
-        self.bank: torch.Tensor
-        self.centre: torch.Tensor
-        self.whitening: torch.Tensor
+        channels = sum(backbone.out_dims)
+        near = Distance(distance) is Distance.NEIGHBOURS
+        self.density = NearestNormals(channels, neighbours) if near else GaussianDensity(channels)
+        self.register_buffer("fitted", torch.tensor(False))
+        """Whether it has seen normal images."""
+        self.fitted: torch.Tensor
 
     def pool(self, images: torch.Tensor) -> torch.Tensor:
         """Pooled features ``(B, C)`` of normalised images ``(B, 3, H, W)``."""
@@ -62,21 +57,8 @@ class PooledFeaturesModel(DynamicBufferMixin, nn.Module):
         Args:
             features: Batches of shape ``(B, C)``.
         """
-        normal = torch.cat(list(features))
-        self.centre = normal.mean(0)
-        if self.distance is Distance.NEIGHBOURS:
-            deviation = normal.std(0)
-            self.whitening = 1 / torch.where(deviation > 1e-6, deviation, 1.0)  # A dead channel has no unit.
-            self.bank = self._whiten(normal)
-        else:
-            precision = torch.from_numpy(LedoitWolf().fit(normal.double().cpu().numpy()).precision_)
-            values, vectors = torch.linalg.eigh(precision)
-            self.whitening = (vectors * values.clamp_min(0).sqrt()).to(normal)
-            self.bank = torch.zeros_like(normal[:1])
-
-    def _whiten(self, features: torch.Tensor) -> torch.Tensor:
-        centred = features - self.centre
-        return centred * self.whitening if self.whitening.ndim == 1 else centred @ self.whitening
+        self.density.fit(torch.cat(list(features)))
+        self.fitted.fill_(True)
 
     def forward(self, images: torch.Tensor) -> InferenceBatch:
         """Score images.
@@ -90,8 +72,7 @@ class PooledFeaturesModel(DynamicBufferMixin, nn.Module):
         Raises:
             RuntimeError: If :meth:`fit` has not been called.
         """
-        if self.bank.numel() == 0:
+        if not torch.compiler.is_compiling() and not self.fitted:
             msg = "This detector has seen no normal image yet: train it first, or give a checkpoint."
             raise RuntimeError(msg)
-        nearest = nearest_squares(self._whiten(self.pool(images)), self.bank, self.neighbours)
-        return InferenceBatch(pred_score=nearest.clamp_min(0).sqrt().mean(1))
+        return InferenceBatch(pred_score=self.density(self.pool(images)))
