@@ -12,8 +12,9 @@ from torch import nn
 from torchvision.transforms.v2 import Transform
 from torchvision.tv_tensors import Image, Mask
 
+from .masks import read_mask
 from .paired import PairedImageBatch, PairedImageItem
-from .reading import ImageReadError, find_partner, read_image, read_mask
+from .reading import ImageReadError, find_partner, read_image
 
 
 class DataModality(StrEnum):
@@ -145,6 +146,10 @@ class EndoscopyDataset(AnomalibDataset):
         mask = read_mask(row.mask_path)
         if mask.shape != image.shape[-2:]:
             msg = f"{row.mask_path} is of size {tuple(mask.shape)}, its image of {tuple(image.shape[-2:])}."
+            raise ImageReadError(msg)
+        if bool(mask.any()) != bool(row.label_index):
+            what = "abnormal, but its mask is empty" if row.label_index else "normal, but its mask has an abnormal part"
+            msg = f"{row.image_path} is {what}: {row.mask_path}. Mend the mask, or the label in the split."
             raise ImageReadError(msg)
         return mask
 

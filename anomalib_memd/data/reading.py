@@ -1,12 +1,12 @@
-"""Reading endoscopic images and masks, with errors that name the file."""
+"""Reading endoscopic images, with errors that name the file."""
 
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image as PILImage
-from PIL import UnidentifiedImageError
-from torchvision.tv_tensors import Image, Mask
+from PIL import ImageOps, UnidentifiedImageError
+from torchvision.tv_tensors import Image
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 
@@ -16,7 +16,7 @@ class ImageReadError(ValueError):
 
 
 def read_image(path: str | Path) -> Image:
-    """Read an image as sRGB.
+    """Read an image as sRGB, turned as its EXIF orientation says.
 
     Grey and palette images become RGB, 16-bit grey images are scaled to 8 bits, and an alpha channel that is
     opaque everywhere is dropped. Nothing else is guessed.
@@ -31,24 +31,8 @@ def read_image(path: str | Path) -> Image:
         ImageReadError: If the file is missing, truncated, no image, or its colours have no clear meaning
             as sRGB (CMYK, transparency, floating point).
     """
-    array = np.asarray(_to_rgb(_open(path), path))
+    array = np.asarray(_to_rgb(open_image(path), path))
     return Image(torch.from_numpy(array.copy()).permute(2, 0, 1).float().div_(255))
-
-
-def read_mask(path: str | Path) -> Mask:
-    """Read a mask: whatever is brighter than half is abnormal.
-
-    Args:
-        path: Mask file with one channel, or with equal ones.
-
-    Returns:
-        Mask of zeros and ones, ``uint8`` of shape ``(H, W)``.
-
-    Raises:
-        ImageReadError: If the file is missing, truncated or no image.
-    """
-    array = np.asarray(_open(path).convert("L"))
-    return Mask(torch.from_numpy((array > 127).astype(np.uint8)))
 
 
 def find_partner(path: Path, root: Path, partner_root: Path) -> Path | None:
@@ -67,10 +51,19 @@ def find_partner(path: Path, root: Path, partner_root: Path) -> Path | None:
     return next((candidate for candidate in candidates if candidate.is_file()), None)
 
 
-def _open(path: str | Path) -> PILImage.Image:
+def open_image(path: str | Path) -> PILImage.Image:
+    """Open an image of any colour mode, and turn it as its EXIF orientation says.
+
+    Args:
+        path: Image file.
+
+    Raises:
+        ImageReadError: If the file is missing, truncated or no image.
+    """
     try:
         image = PILImage.open(path)
         image.load()
+        return ImageOps.exif_transpose(image)
     except FileNotFoundError as error:
         msg = f"{path}: no such image."
         raise ImageReadError(msg) from error
@@ -80,7 +73,6 @@ def _open(path: str | Path) -> PILImage.Image:
     except (OSError, SyntaxError, PILImage.DecompressionBombError) as error:
         msg = f"{path}: damaged or truncated image ({error}); copy it again or take it out of the split."
         raise ImageReadError(msg) from error
-    return image
 
 
 def _to_rgb(image: PILImage.Image, path: str | Path) -> PILImage.Image:

@@ -13,7 +13,8 @@ from tqdm import tqdm
 
 from anomalib_memd.components.backbones import BackboneError, build_backbone
 from anomalib_memd.data.folder import list_images, split_off
-from anomalib_memd.data.reading import find_partner, read_image, read_mask
+from anomalib_memd.data.masks import read_mask
+from anomalib_memd.data.reading import find_partner, read_image
 from anomalib_memd.data.split import read_split
 
 from . import metrics

@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from anomalib_memd.data.reading import ImageReadError, find_partner, read_image, read_mask
+from anomalib_memd.data.reading import ImageReadError, find_partner, read_image
 
 PIXELS = np.random.default_rng(0).integers(0, 255, (6, 8, 3), dtype=np.uint8)
 
@@ -52,12 +52,6 @@ def test_what_has_none_is_refused(tmp_path):
         with pytest.raises(ImageReadError, match=message) as error:
             read_image(path)
         assert str(path) in str(error.value)
-
-
-def test_masks_are_zero_or_one(tmp_path):
-    mask = np.zeros((6, 8), np.uint8)
-    mask[:2] = 255
-    assert torch.equal(read_mask(save(Image.fromarray(mask), tmp_path / "m.png")), torch.from_numpy(mask // 255))
 
 
 def test_partner_may_have_another_suffix(tmp_path):
