@@ -8,6 +8,7 @@ import torch
 from anomalib.data import AnomalibDataModule
 from anomalib.data.utils import TestSplitMode, ValSplitMode
 from lightning.pytorch.overrides.distributed import UnrepeatedDistributedSampler
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import nn
 from torch.utils.data import DataLoader
 from torch.utils.data.distributed import DistributedSampler
@@ -18,7 +19,7 @@ from anomalib_memd.data.spectral import SpectralNBI
 from .dataset import DataModality, EndoscopyDataset, UnpairedDataset
 from .download import download_archive, unpack_archive
 from .folder import list_images
-from .split import SplitError, make_split, read_split, write_split
+from .split import SplitError, is_for_test_alone, make_split, read_split, write_split
 
 URL = "https://datasets.simula.no/downloads/kvasir/kvasir-dataset-v2.zip"
 NORMAL_CLASSES = ("normal-cecum", "normal-pylorus", "normal-z-line")
@@ -28,8 +29,9 @@ ABNORMAL_CLASSES = ("esophagitis", "polyps", "ulcerative-colitis")
 class Kvasir(AnomalibDataModule):
     """Endoscopic images in one folder a class, as white light, as narrow band, or as registered pairs.
 
-    If ``root`` has a ``split.csv``, it is used. Otherwise ``root`` is taken for Kvasir V2: it is downloaded
-    unless it is there, and the split of the MEMD paper is drawn and written to ``root/split.csv``.
+    If ``root`` has a ``split.csv``, it is used; one with test images alone serves to test a checkpoint. Otherwise
+    ``root`` is taken for Kvasir V2: it is downloaded unless it is there, and the split of the MEMD paper is drawn and
+    written to ``root/split.csv``.
 
     Args:
         root: Folder of the data set.
@@ -143,6 +145,8 @@ class Kvasir(AnomalibDataModule):
             msg = f"{self.root} has no split.csv; call prepare_data(), or give the folder of a data set as root."
             raise SplitError(msg)
         split = read_split(self.split_path, self.normal_classes, self.abnormal_classes)
+        if is_for_test_alone(split):
+            rank_zero_info(f"{self.root} has test images alone: thresholds are those of the checkpoint.")
         self.train_data = self._dataset(split[split.split == "train"])
         self.val_data = self._dataset(split[split.split == "val"])
         self.test_data = self._dataset(split[split.split == "test"])
@@ -171,7 +175,14 @@ class Kvasir(AnomalibDataModule):
             self.unpaired_train_data.augmentations = self.train_data.augmentations
 
     def train_datasets(self) -> list[EndoscopyDataset]:
-        """All sets that training can draw from, in the order of the stages."""
+        """All sets that training can draw from, in the order of the stages.
+
+        Raises:
+            SplitError: If there is no training image.
+        """
+        if not len(self.train_data):
+            msg = f"{self.root} has test images alone: it can be tested, but nothing can be trained on it."
+            raise SplitError(msg)
         return [self.train_data] + ([self.unpaired_train_data] if self.unpaired_nbi_root is not None else [])
 
     def train_dataloader(self) -> DataLoader:

@@ -103,7 +103,8 @@ def read_split(
 
     Raises:
         SplitError: If columns are missing, a class is unknown or empty, a file is missing or stands in the
-            split twice, a split is empty, or the training images are not all normal.
+            split twice, a split is empty, or the training images are not all normal. Only ``train`` and ``val`` may be
+            empty, both together: such a set serves to test what was trained elsewhere.
     """
     table = pd.read_csv(path, dtype=str, keep_default_na=False)
     missing = [column for column in _COLUMNS if column not in table]
@@ -114,7 +115,7 @@ def read_split(
         table["mask"] = ""
     _check_rows(table, path)
     table = _keep_classes(table, path, normal_classes, abnormal_classes)
-    for split in SPLITS:
+    for split in ("test",) if is_for_test_alone(table) else SPLITS:
         labels = set(table.loc[table.split == split, "label"])
         if "normal" not in labels:
             msg = f"{path}: the {split} split has no normal image."
@@ -123,6 +124,11 @@ def read_split(
             msg = f"{path}: the {split} split has no abnormal image, without which nothing can be measured."
             raise SplitError(msg)
     return table.reset_index(drop=True)
+
+
+def is_for_test_alone(split: pd.DataFrame) -> bool:
+    """Whether a split has test images alone, as that of another hospital has."""
+    return len(split) > 0 and set(split["split"]) == {"test"}
 
 
 def _class_images(root: Path, name: str) -> list[Path]:

@@ -39,8 +39,9 @@ class PredictionTable(Callback):
         if stage != "predict":
             return
         self.rows = []
-        for loader in trainer.predict_loop._data_source.instance or []:  # noqa: SLF001  no public name before the loop
-            if isinstance(loader.dataset, PredictDataset):
+        source = trainer.predict_loop._data_source.instance  # noqa: SLF001  no public name before the loop
+        for loader in source if isinstance(source, list) else [source]:  # A datamodule has no dataset.
+            if isinstance(getattr(loader, "dataset", None), PredictDataset):
                 self._inspect(loader.dataset)
 
     def _inspect(self, dataset: PredictDataset) -> None:

@@ -3,6 +3,7 @@
 import shutil
 
 import numpy as np
+import pandas as pd
 import pytest
 import timm
 import torch
@@ -14,7 +15,7 @@ from torchvision.transforms.v2 import RandomHorizontalFlip, RandomRotation, Resi
 
 from anomalib_memd import Kvasir, PairedImageBatch, SpectralNBI
 from anomalib_memd.data import ImageReadError, SplitError
-from tests.conftest import small_phantom
+from tests.conftest import small_memd, small_phantom
 
 
 def batch_of(datamodule, part="train"):
@@ -150,3 +151,27 @@ def test_anomalibs_own_model_trains_on_one_modality(phantom_root, tmp_path, monk
     (metrics,) = engine.train(model, datamodule=datamodule)
     assert 0 <= metrics["image_AUROC"] <= 1
     assert 0 <= metrics["pixel_AUROC"] <= 1
+
+
+def test_a_set_of_test_images_alone_is_tested_by_thresholds_of_a_checkpoint(phantom_root, tmp_path):
+    """External validation: the figures are those of the same images in a whole set."""
+    whole = small_phantom(phantom_root)
+    model = small_memd()
+    options = {"accelerator": "cpu", "logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+    engine = Engine(default_root_dir=tmp_path, **options)
+    engine.fit(model, datamodule=whole)
+    engine.trainer.save_checkpoint(tmp_path / "model.ckpt")
+    (expected,) = engine.test(model, datamodule=whole)
+    elsewhere = tmp_path / "elsewhere"
+    shutil.copytree(whole.folder, elsewhere)
+    table = pd.read_csv(elsewhere / "wli" / "split.csv")
+    table[table.split == "test"].to_csv(elsewhere / "wli" / "split.csv", index=False)
+    external = Kvasir(elsewhere / "wli", nbi_root=elsewhere / "nbi", num_workers=0)
+    (found,) = Engine(default_root_dir=tmp_path, **options).test(
+        small_memd(), datamodule=external, ckpt_path=tmp_path / "model.ckpt"
+    )
+    assert found == pytest.approx(expected, abs=1e-6)
+    with pytest.raises(
+        SplitError, match="wli has test images alone: it can be tested, but nothing can be trained on it"
+    ):
+        Engine(default_root_dir=tmp_path, **options).fit(small_memd(), datamodule=external)

@@ -84,3 +84,14 @@ def test_refuses_what_cannot_be_used(root, spoil, message):
     with pytest.raises(SplitError, match=message) as error:
         read_split(root / "split.csv")
     assert str(root / "split.csv") in str(error.value)
+
+
+def test_a_split_of_test_images_alone_is_read(root):
+    split = make_split(root, NORMAL, ABNORMAL, 30, 10, 20)
+    split[split.split == "test"].to_csv(root / "split.csv", index=False)
+    read = read_split(root / "split.csv")
+    assert set(read.split) == {"test"}
+    assert set(read.label) == {"normal", "abnormal"}
+    split[(split.split == "test") & (split.label == "normal")].to_csv(root / "split.csv", index=False)
+    with pytest.raises(SplitError, match="test split has no abnormal"):
+        read_split(root / "split.csv")

@@ -118,3 +118,14 @@ def test_the_distance_takes_in_what_training_images_are_at_the_end(phantom_root,
 def test_images_come_to_the_size_of_the_network():
     assert Learner().pre_processor.transform(torch.rand(3, 48, 64)).shape == (3, 32, 32)
     assert Learner(pre_processor=False).pre_processor is None
+
+
+def test_a_datamodule_is_predicted_as_a_list_of_loaders_is(phantom_root, tmp_path):
+    module, data = Learner(), small_phantom(phantom_root, modality="wli")
+    engine = Engine(default_root_dir=tmp_path, **QUIET)
+    engine.fit(module, datamodule=data)
+    scores = []
+    for source in ({"datamodule": data}, {"dataloaders": [data.test_dataloader()]}):
+        batches = engine.predict(module, **source)
+        scores.append(torch.cat([batch.pred_score.flatten() for batch in batches]))
+    torch.testing.assert_close(scores[0], scores[1])
