@@ -1,5 +1,6 @@
 """When a job's training ends: by its own loss, by its number of steps, or by the clock."""
 
+import os
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -124,7 +125,8 @@ def held_back_loss(module: LightningModule, batches: DataLoader) -> float | None
     buffers = {name: buffer.clone() for name, buffer in module.named_buffers()}
     measure = getattr(module, "held_back_loss", module.training_step)
     losses: list[float] = []
-    with isolate_rng(), patch.object(module, "log"), patch.object(module, "log_dict"):
+    # Seeding leaves a note in the environment, which the seed of the job has left before.
+    with isolate_rng(), patch.dict(os.environ), patch.object(module, "log"), patch.object(module, "log_dict"):
         seed_everything(0, verbose=False)
         for number, batch in enumerate(batches):
             moved = module.transfer_batch_to_device(batch, module.device, 0)
