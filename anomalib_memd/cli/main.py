@@ -20,6 +20,7 @@ from .ablate import ablate
 from .benchmark import benchmark
 from .check import check
 from .configs import configs
+from .doctor import doctor
 from .export import export
 from .report import report
 
@@ -27,6 +28,7 @@ COMMANDS = {
     command.__name__.replace("_", "-"): command
     for command in (
         configs,
+        doctor,
         benchmark,
         ablate,
         report,
