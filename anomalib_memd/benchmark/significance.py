@@ -134,7 +134,7 @@ def families(comparison: pd.DataFrame, groups: dict[str, str]) -> pd.DataFrame:
             "methods": len(part),
             "mean": part.auroc.mean(),
             "best": part.auroc.max(),
-            "best_method": part.method[part.auroc.idxmax()],
+            "best_method": part.method.iloc[int(part.auroc.argmax())],
         }
         for (family, tested_on, detector), part in own[own.family != ""].groupby(
             ["family", "tested_on", "detector"], sort=False

@@ -163,7 +163,7 @@ def hold_back(datamodule: AnomalibDataModule, share: float = 0.1) -> DataLoader:
     held, kept = (data.subsample(sorted(part)) for part in (order[:count], order[count:]))
     datamodule.train_data = kept
     if datamodule.train_augmentations is None:
-        datamodule.train_data = KeptImages(kept)
+        datamodule.train_data = KeptImages(kept)  # type: ignore[assignment]
         datamodule.num_workers = 0  # What a process of its own has read, nobody else keeps.
     return DataLoader(KeptImages(held), batch_size=datamodule.train_batch_size, collate_fn=held.collate_fn)
 

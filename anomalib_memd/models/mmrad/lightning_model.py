@@ -74,7 +74,8 @@ class MMRAD(TrainedMixin, AnomalibModule):
         if not isinstance(batch, PairedImageBatch):
             msg = "MMRAD trains on pairs: give the datamodule modality=paired."
             raise TypeError(msg)
-        loss = self.model.loss({Modality.WLI: batch.image, Modality.NBI: batch.nbi_image})
+        images: dict[Modality, Any] = {Modality.WLI: batch.image, Modality.NBI: batch.nbi_image}
+        loss = self.model.loss(images)
         self.log("train_loss", loss, on_step=True, prog_bar=True)
         return loss
 
