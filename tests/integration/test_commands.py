@@ -57,6 +57,7 @@ def test_demo_draws_every_test_pair(demo):
     assert Image.open(pictures[0]).size == (5 * 256, 256)
 
 
+@pytest.mark.slow
 def test_test_gives_the_figures_of_training(demo, checkpoint):
     folder, output = demo
     options = ["--data", "anomalib_memd.Phantom", "--ckpt_path", checkpoint]

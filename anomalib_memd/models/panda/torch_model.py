@@ -4,10 +4,9 @@ from pathlib import Path
 
 import torch
 from kornia import augmentation
-from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
-from anomalib_memd.components.backbones import build_backbone, normalization
+from anomalib_memd.components.backbones import build_backbone, keep_statistics, normalization
 from anomalib_memd.components.one_class import NearestVectors
 from anomalib_memd.models.trained import VectorNetwork
 
@@ -58,9 +57,7 @@ class PANDAModel(VectorNetwork):
     def train(self, mode: bool = True) -> "PANDAModel":
         """Training never changes the statistics of the batch normalisation."""
         super().train(mode)
-        for module in self.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.eval()
+        keep_statistics(self)
         return self
 
     def vectors(self, images: torch.Tensor) -> torch.Tensor:

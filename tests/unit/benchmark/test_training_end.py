@@ -75,6 +75,7 @@ def test_a_repeated_run_ends_where_the_one_before_did(phantom_root, tmp_path, mo
     assert (end.ends, end.reasons) == ([2, 19], [REPEATED, REPEATED])
 
 
+@pytest.mark.slow
 def test_models_of_anomalib_end_too(phantom_root, tmp_path):
     model = get_model("Stfpm", backbone="resnet18", visualizer=False, evaluator=False)
     for parameter in model.parameters():
