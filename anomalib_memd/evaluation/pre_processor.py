@@ -67,4 +67,6 @@ def _exportable(transform: nn.Module | None) -> nn.Module | None:
     if transform is None:
         return None
     steps = transform.transforms if isinstance(transform, Compose) else [transform]
+    # Both are linear, so either may be first. OpenVINO 2026.4 takes what follows a matrix product for one of its rows.
+    steps = sorted(steps, key=lambda step: isinstance(step, Resize))
     return nn.Sequential(*(AntialiasedResize(s.size) if isinstance(s, Resize) else s for s in steps))

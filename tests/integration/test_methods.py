@@ -1,10 +1,5 @@
-"""Every other method of the field: trains on the phantom, tells its polyps from normal frames, and is exported."""
+"""Every other method of the field trains on the phantom, and tells its polyps from normal frames."""
 
-import logging
-
-import numpy as np
-import onnxruntime
-import openvino
 import pytest
 import torch
 from anomalib.engine import Engine
@@ -12,7 +7,6 @@ from sklearn.metrics import roc_auc_score
 from torch.nn import functional as F  # noqa: N812
 
 from anomalib_memd import Phantom, models
-from anomalib_memd.deployment import AS_EXPORTED
 from tests.conftest import start
 
 pytestmark = pytest.mark.slow
@@ -39,9 +33,7 @@ METHODS = {
     "CutPaste": {**LITE, "layer": "blocks.4", "steps": 40},
     "CMP": {**LITE, "layer": "blocks.4", "steps": 100, "lr": 3e-4},
     "AutoEncoder": {**SMALL, "steps": 200},
-    "AutoEncoder denoising": {**SMALL, "kind": "denoising", "steps": 60},
     "AutoEncoder memory": {**SMALL, "kind": "memory", "steps": 200},
-    "AutoEncoder variational": {**SMALL, "kind": "variational", "steps": 200},
     "DDAD": {**SMALL, "steps": 200},
     "D2UE": {**SMALL, "steps": 200, "lr": 1e-3},
     "FAnoGAN": {**SMALL, "steps": 200, "encoder_lr": 1e-3},
@@ -49,6 +41,11 @@ METHODS = {
 }  # fmt: skip
 BY_MAP = {"CMP", "D2UE"}
 """After so short a training these tell by the map alone where a polyp is, not yet which image has one."""
+
+
+def built(name):
+    """A method, small."""
+    return getattr(models, name.split()[0])(**METHODS[name], visualizer=False, evaluator=False)
 
 
 @pytest.fixture(scope="module")
@@ -64,10 +61,9 @@ def phantom(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_a_method_tells_polyps_from_normal_frames_and_is_exported(name, phantom, tmp_path):
+def test_a_method_tells_polyps_from_normal_frames(name, phantom, tmp_path):
     torch.manual_seed(0)
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    model = getattr(models, name.split()[0])(**METHODS[name], visualizer=False, evaluator=False)
+    model = built(name)
     data, items = phantom
     Engine(default_root_dir=tmp_path, limit_val_batches=0, **QUIET).fit(model, datamodule=data)
     frames = torch.stack([item.image.as_subclass(torch.Tensor) for item in items])
@@ -81,25 +77,6 @@ def test_a_method_tells_polyps_from_normal_frames_and_is_exported(name, phantom,
         assert roc_auc_score(masks.flatten() > 0, maps.flatten()) > 0.65
     else:
         assert roc_auc_score([int(item.gt_label) for item in items], found.pred_score.flatten()) > 0.65
-    # Four frames, as each method is exported for the batch and the size that it is given.
-    exported = frames[:4]
-    for path in (
-        model.to_onnx(tmp_path, input_size=(64, 64)),
-        model.to_openvino(tmp_path, input_size=(64, 64)),
-    ):
-        outputs = _run(path, exported.numpy())
-        for output, expected in zip(outputs, [x for x in found if x is not None], strict=True):
-            scale = max(1.0, float(expected.abs().max()))
-            np.testing.assert_allclose(output.reshape(-1), expected[:4].reshape(-1), atol=2e-3 * scale)
-
-
-def _run(path, images):
-    """Score and, if there is one, map of an exported file."""
-    if str(path).endswith(".onnx"):
-        session = onnxruntime.InferenceSession(path)
-        return session.run(None, {session.get_inputs()[0].name: images})
-    network = openvino.Core().compile_model(path, "CPU", AS_EXPORTED)
-    return list(network(images).values())
 
 
 def test_a_method_is_trained_by_the_command_line_of_anomalib(tmp_path):
