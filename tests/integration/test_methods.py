@@ -36,7 +36,7 @@ METHODS = {
     "AutoEncoder memory": {**SMALL, "kind": "memory", "steps": 200},
     "DDAD": {**SMALL, "steps": 200},
     "D2UE": {**SMALL, "steps": 200, "lr": 1e-3},
-    "FAnoGAN": {**SMALL, "steps": 200, "encoder_lr": 1e-3},
+    "FAnoGAN": {"image_size": (32, 32), "steps": 150, "encoder_lr": 1e-3},
     "ForeignPatch nsa": {**SMALL, "kind": "nsa", "steps": 100, "lr": 3e-3},
 }  # fmt: skip
 BY_MAP = {"CMP", "D2UE"}
