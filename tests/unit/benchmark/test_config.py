@@ -186,7 +186,14 @@ def test_a_file_that_is_not_there_is_named(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "quick"),
-    [("benchmark", False), ("benchmark", True), ("ablation", False), ("ablation", True), ("benchmark_learned", False)],
+    [
+        ("benchmark", False),
+        ("benchmark", True),
+        ("ablation", False),
+        ("ablation", True),
+        ("benchmark_learned", False),
+        ("benchmark_methods", False),
+    ],
 )
 def test_the_configurations_of_the_project_are_readable(name, quick):
     tasks = jobs_of(load_config(CONFIGS / f"{name}.yaml", quick=quick))
