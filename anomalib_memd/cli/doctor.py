@@ -2,7 +2,7 @@
 
 import os
 import platform
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,7 +16,7 @@ from timm.models import get_pretrained_cfg
 
 from anomalib_memd import MEMD, Phantom
 from anomalib_memd.components.backbones import PACKAGED, BackboneError, build_backbone, computes_in_bfloat16
-from anomalib_memd.components.options import plain
+from anomalib_memd.components.checkpoints import defaults
 
 REQUIRED = ("anomalib-memd", "anomalib", "lightning", "torch", "torchvision", "timm")
 OPTIONAL = {
@@ -83,10 +83,10 @@ def _processors() -> Iterator[Finding]:
 
 def _weights() -> Iterator[Finding]:
     """Whether the weights of MEMD's backbone are at hand."""
-    name = MEMD.__init__.__defaults__[1]  # type: ignore[index]
+    name = defaults(MEMD)["backbone"]
     yield Finding(f"weights of {name}", *_weights_of(name))
     for packaged in PACKAGED:
-        yield Finding(f"weights of {packaged}", *_tried(lambda packaged=packaged: _packaged(packaged)))
+        yield Finding(f"weights of {packaged}", *_packaged_weights(packaged))
 
 
 def _weights_of(name: str) -> tuple[str, str]:
@@ -103,13 +103,9 @@ def _weights_of(name: str) -> tuple[str, str]:
     return "not here, and HF_HUB_OFFLINE is set", "unset HF_HUB_OFFLINE, or --model.backbone_weights FILE"
 
 
-def _packaged(name: str) -> None:
-    build_backbone(name, ["blocks.2"], weights="package")
-
-
-def _tried(attempt: Callable[[], None]) -> tuple[str, str]:
+def _packaged_weights(name: str) -> tuple[str, str]:
     try:
-        attempt()
+        build_backbone(name, ["blocks.2"], weights="package")
     except BackboneError as error:
         return "not here", str(error).rsplit("run: ", maxsplit=1)[-1]
     return "installed", ""
@@ -127,6 +123,6 @@ def _self_test() -> Finding:
         with torch.inference_mode():
             features = model.model.embedding(model.pre_processor.transform(images))
         if not bool(torch.isfinite(features).all()):
-            msg = f"features of {plain(model.hparams['backbone'])} are not finite"
+            msg = "its features are not finite"
             raise RuntimeError(msg)
         return Finding("self-test", f"{len(images)} rendered frames, features {tuple(features.shape[1:])}: passed")

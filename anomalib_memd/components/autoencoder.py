@@ -30,8 +30,11 @@ class ConvAutoEncoder(nn.Module):
         super().__init__()
         step = 2 ** len(widths)
         if any(side % step for side in image_size):
-            msg = f"An autoencoder of {len(widths)} strided convolutions takes images of multiples of {step} pixels."
-            raise ValueError(f"{msg} {tuple(image_size)} is none.")  # noqa: EM102
+            msg = (
+                f"An autoencoder of {len(widths)} strided convolutions takes images of multiples of {step} pixels. "
+                f"{tuple(image_size)} is none."
+            )
+            raise ValueError(msg)
         grid = [side // step for side in image_size]
         size = widths[-1] * grid[0] * grid[1]
         down: list[nn.Module] = []

@@ -1,5 +1,7 @@
 """What all kinds of negatives draw with."""
 
+from collections.abc import Sequence
+
 import torch
 from torch.nn import functional as F  # noqa: N812
 
@@ -51,6 +53,25 @@ def field_of_view(images: Images, threshold: float = 0.06) -> torch.Tensor:
 def uniform(low: float, high: float, random: torch.Generator) -> float:
     """A number drawn between two."""
     return low + (high - low) * torch.rand((), generator=random).item()
+
+
+def random_place(size: Sequence[int], sides: Sequence[int], random: torch.Generator) -> tuple[int, int]:
+    """Top and left of a rectangle somewhere inside an image.
+
+    Args:
+        size: Height and width of the image, in pixels.
+        sides: Height and width of the rectangle, in pixels.
+        random: Draws the place.
+    """
+    top, left = (
+        int(torch.randint(full - side + 1, (), generator=random)) for full, side in zip(size, sides, strict=True)
+    )
+    return top, left
+
+
+def new_generator() -> torch.Generator:
+    """A generator whose seed torch's own generator draws, so that a seed of torch repeats all that it draws."""
+    return torch.Generator().manual_seed(int(torch.randint(2**31, ())))
 
 
 def choice(probability: float, random: torch.Generator) -> bool:

@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from .drawing import Images, begin, replace, uniform
+from .drawing import Images, begin, random_place, replace, uniform
 
 
 def draw_paste(images: Images, donor: Images, seed: int) -> tuple[Images, torch.Tensor]:
@@ -23,8 +23,7 @@ def _rectangle(height: int, width: int, random: torch.Generator) -> torch.Tensor
     area, aspect = uniform(0.02, 0.15, random), math.exp(uniform(-1.0, 1.0, random))
     box_height = min(height, max(1, round(height * math.sqrt(area * aspect))))
     box_width = min(width, max(1, round(width * math.sqrt(area / aspect))))
-    top = int(torch.randint(0, height - box_height + 1, (), generator=random))
-    left = int(torch.randint(0, width - box_width + 1, (), generator=random))
+    top, left = random_place((height, width), (box_height, box_width), random)
     mask = torch.zeros(height, width, dtype=torch.bool)
     mask[top : top + box_height, left : left + box_width] = True
     return mask

@@ -3,6 +3,8 @@
 import torch
 from torchvision.transforms.v2.functional import resize
 
+from anomalib_memd.components.negatives.drawing import random_place, uniform
+
 SCALES = (1 / 16, 1 / 8, 1 / 4)
 """Sides of crops, as shares of that of the image."""
 CROPS = 4
@@ -32,7 +34,7 @@ def pseudo_lesion(
         crop = source[:, top : top + height, left : left + width]
         top, left, height, width = _square(image, pasted, random)
         rows, columns = slice(top, top + height), slice(left, left + width)
-        weight = MIX[0] + (MIX[1] - MIX[0]) * torch.rand((), generator=random).item()
+        weight = uniform(*MIX, random)
         made[:, rows, columns] = torch.lerp(
             made[:, rows, columns], resize(crop, [height, width], antialias=True), weight
         )
@@ -47,5 +49,4 @@ def _number(below: int, random: torch.Generator) -> int:
 def _square(image: torch.Tensor, share: float, random: torch.Generator) -> tuple[int, int, int, int]:
     """Top, left, height and width of a part of an image."""
     height, width = (max(2, round(share * side)) for side in image.shape[-2:])
-    top, left = _number(image.shape[-2] - height + 1, random), _number(image.shape[-1] - width + 1, random)
-    return top, left, height, width
+    return *random_place(image.shape[-2:], (height, width), random), height, width

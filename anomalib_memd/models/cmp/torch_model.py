@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
 from anomalib_memd.components.backbones import build_backbone
+from anomalib_memd.components.negatives.drawing import new_generator
 from anomalib_memd.components.one_class import GaussianDensity
 from anomalib_memd.components.similarity import SummedMap
 from anomalib_memd.models.trained import VectorNetwork
@@ -97,7 +98,7 @@ class CMPModel(VectorNetwork):
 
     def draw(self, images: torch.Tensor) -> torch.Tensor:
         """Images with pseudo-lesions; another image of the batch is the donor."""
-        random = torch.Generator().manual_seed(int(torch.randint(2**31, ())))
+        random = new_generator()
         made = [pseudo_lesion(image, donor, random)[0] for image, donor in zip(images, images.roll(1, 0), strict=True)]
         return torch.stack(made)
 

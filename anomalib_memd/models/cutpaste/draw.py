@@ -6,14 +6,17 @@ from typing import NamedTuple
 import torch
 from torch.nn import functional as F  # noqa: N812
 
+from anomalib_memd.components.negatives.drawing import field_of_view, random_place, uniform
+from anomalib_memd.modality import Modality
+
 AREA, ASPECT = (0.02, 0.15), 3.3
 """Share of the image that a patch has, and largest ratio of its sides."""
 WIDTH, LENGTH, TILT = (2, 16), (10, 25), 45.0
 """Width and length of a scar in pixels of a 256 pixels wide image, and its largest tilt in degrees."""
 JITTER = 0.1
 """Largest change of brightness, contrast and colour."""
-GLARE, BLACK = 0.9, 0.06
-"""Brightness of the darkest colour that counts as glare, and of the brightest one that counts as black."""
+GLARE = 0.9
+"""Brightness of the darkest colour that counts as glare."""
 TRIES = 20
 """How often a place inside the tissue is looked for."""
 
@@ -39,7 +42,7 @@ def cut_and_paste(image: torch.Tensor, random: torch.Generator, allowed: torch.T
         Li et al., "CutPaste: Self-Supervised Learning for Anomaly Detection and Localization", CVPR 2021.
     """
     height, width = image.shape[-2:]
-    area, aspect = _uniform(*AREA, random) * height * width, math.exp(_uniform(-1, 1, random) * math.log(ASPECT))
+    area, aspect = uniform(*AREA, random) * height * width, math.exp(uniform(-1, 1, random) * math.log(ASPECT))
     sides = min(height, max(1, round(math.sqrt(area * aspect)))), min(width, max(1, round(math.sqrt(area / aspect))))
     piece = _jitter(_cut(image, sides, random), random)
     return _paste(image, piece, torch.ones(sides, dtype=torch.bool), random, allowed)
@@ -54,9 +57,9 @@ def scar(image: torch.Tensor, random: torch.Generator, allowed: torch.Tensor | N
         allowed: Likewise.
     """
     unit = image.shape[-1] / 256
-    sides = [max(2, round(_uniform(*limits, random) * unit)) for limits in (LENGTH, WIDTH)]
+    sides = [max(2, round(uniform(*limits, random) * unit)) for limits in (LENGTH, WIDTH)]
     piece = _jitter(_cut(image, (sides[0], sides[1]), random), random)
-    turned = _turn(torch.cat([piece, torch.ones_like(piece[:1])]), _uniform(-TILT, TILT, random))
+    turned = _turn(torch.cat([piece, torch.ones_like(piece[:1])]), uniform(-TILT, TILT, random))
     return _paste(image, turned[:3] / turned[3:].clamp_min(1e-3), turned[3] > 0.5, random, allowed)
 
 
@@ -73,28 +76,17 @@ def open_tissue(images: torch.Tensor) -> torch.Tensor:
         Sato et al., "Anatomy-aware Self-supervised Learning for Anomaly Detection in Chest Radiographs", iScience 2023,
         where the mask is that of the lung.
     """
-    seen = F.max_pool2d(images.amax(1, keepdim=True), 5, stride=1, padding=2)[:, 0] > BLACK
+    seen = torch.stack([field_of_view({Modality.WLI: image}) for image in images])
     return seen & (images.amin(1) < GLARE)
 
 
-def _uniform(low: float, high: float, random: torch.Generator) -> float:
-    return low + (high - low) * torch.rand((), generator=random).item()
-
-
-def _place(shape: torch.Size, sides: tuple[int, int], random: torch.Generator) -> tuple[int, int]:
-    top, left = (
-        int(torch.randint(0, full - side + 1, (), generator=random)) for full, side in zip(shape, sides, strict=True)
-    )
-    return top, left
-
-
 def _cut(image: torch.Tensor, sides: tuple[int, int], random: torch.Generator) -> torch.Tensor:
-    top, left = _place(image.shape[-2:], sides, random)
+    top, left = random_place(image.shape[-2:], sides, random)
     return image[:, top : top + sides[0], left : left + sides[1]]
 
 
 def _jitter(piece: torch.Tensor, random: torch.Generator) -> torch.Tensor:
-    brightness, contrast = (1 + _uniform(-JITTER, JITTER, random) for _ in range(2))
+    brightness, contrast = (1 + uniform(-JITTER, JITTER, random) for _ in range(2))
     colour = 1 + JITTER * (2 * torch.rand(3, 1, 1, generator=random) - 1)
     mean = piece.mean((-2, -1), keepdim=True)
     return ((piece - mean) * contrast + mean * brightness * colour).clamp(0, 1)
@@ -119,7 +111,7 @@ def _paste(
     piece, shape = piece[:, :height, :width], shape[:height, :width]
     allowed = torch.ones(image.shape[-2:], dtype=torch.bool) if allowed is None else allowed
     for _ in range(TRIES):
-        top, left = _place(image.shape[-2:], (height, width), random)
+        top, left = random_place(image.shape[-2:], (height, width), random)
         if allowed[top + height // 2, left + width // 2]:
             break
     mask = torch.zeros_like(allowed)

@@ -7,6 +7,7 @@ from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
 from anomalib_memd.components.backbones import build_backbone, normalization
+from anomalib_memd.components.negatives.drawing import new_generator
 from anomalib_memd.components.one_class import GaussianDensity
 from anomalib_memd.models.trained import VectorNetwork
 
@@ -62,7 +63,7 @@ class CutPasteModel(VectorNetwork):
         allowed = open_tissue(visible) if self.anatomical else [None] * len(visible)
         drawn = []
         for paste in (cut_and_paste, scar):
-            random = torch.Generator().manual_seed(int(torch.randint(2**31, ())))
+            random = new_generator()
             pasted = [paste(image, random, place).image for image, place in zip(visible, allowed, strict=True)]
             drawn.append((torch.stack(pasted).to(images) - self.mean) / self.std)
         return drawn[0], drawn[1]

@@ -8,6 +8,8 @@ import torch
 from scipy import fft
 from torchvision.transforms.v2.functional import resize
 
+from anomalib_memd.components.negatives.drawing import random_place, uniform
+
 SIDE = (0.1, 0.4)
 """Side of a patch, as a share of that of the image."""
 FACTOR = (0.05, 0.95)
@@ -40,7 +42,7 @@ def interpolate(image: torch.Tensor, donor: torch.Tensor, random: torch.Generato
     """
     top, left, height, width = _rectangle(image, random)
     target = torch.zeros(image.shape[-2:])
-    target[top : top + height, left : left + width] = _uniform(*FACTOR, random)
+    target[top : top + height, left : left + width] = uniform(*FACTOR, random)
     return Blend(torch.lerp(image, donor, target), target)
 
 
@@ -63,7 +65,7 @@ def poisson(image: torch.Tensor, donor: torch.Tensor, random: torch.Generator) -
     """
     top, left, height, width = _rectangle(image, random)
     cloned, inside = _clone(image, donor[:, top : top + height, left : left + width], top, left)
-    target = _uniform(*FACTOR, random) * inside
+    target = uniform(*FACTOR, random) * inside
     return Blend(torch.lerp(image, cloned, target), target)
 
 
@@ -83,14 +85,11 @@ def natural(image: torch.Tensor, donor: torch.Tensor, random: torch.Generator) -
     for _ in range(1 + int(torch.randint(PATCHES, (), generator=random))):
         top, left, height, width = _rectangle(image, random)
         patch = donor[:, top : top + height, left : left + width]
-        scale = _uniform(*SCALE, random)
+        scale = uniform(*SCALE, random)
         room = zip(image.shape[-2:], (height, width), strict=True)
         sides = [max(8, min(full, round(scale * side))) for full, side in room]
         patch = resize(patch, sides, antialias=True)
-        top, left = (
-            int(torch.randint(full - side + 1, (), generator=random))
-            for full, side in zip(image.shape[-2:], sides, strict=True)
-        )
+        top, left = random_place(image.shape[-2:], sides, random)
         blended, inside = _clone(blended, patch, top, left)
         mask = torch.maximum(mask, inside)
     change = 255 * (blended - image).abs().mean(0)
@@ -138,15 +137,8 @@ def harmonic(values: torch.Tensor) -> torch.Tensor:
     return torch.from_numpy(fft.idstn(spectrum, type=1, axes=(-2, -1))).to(values)
 
 
-def _uniform(low: float, high: float, random: torch.Generator) -> float:
-    return low + (high - low) * torch.rand((), generator=random).item()
-
-
 def _rectangle(image: torch.Tensor, random: torch.Generator) -> tuple[int, int, int, int]:
     """Top, left, height and width of a rectangle inside an image."""
-    sides = [max(8, round(_uniform(*SIDE, random) * full)) for full in image.shape[-2:]]
-    top, left = (
-        int(torch.randint(full - side + 1, (), generator=random))
-        for full, side in zip(image.shape[-2:], sides, strict=True)
-    )
+    sides = [max(8, round(uniform(*SIDE, random) * full)) for full in image.shape[-2:]]
+    top, left = random_place(image.shape[-2:], sides, random)
     return top, left, sides[0], sides[1]

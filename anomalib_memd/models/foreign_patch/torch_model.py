@@ -6,6 +6,7 @@ import torch
 from anomalib.data import InferenceBatch
 from torch.nn import functional as F  # noqa: N812
 
+from anomalib_memd.components.negatives.drawing import new_generator
 from anomalib_memd.components.similarity import image_score
 from anomalib_memd.components.unet import UNet
 from anomalib_memd.models.trained import OneClassNetwork
@@ -43,7 +44,7 @@ class ForeignPatchModel(OneClassNetwork):
     def draw(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Blended images and targets ``(B, 1, H, W)`` of normalised images ``(B, 3, H, W)``."""
         visible = (images * self.std + self.mean).clamp(0, 1).cpu()
-        random = torch.Generator().manual_seed(int(torch.randint(2**31, ())))
+        random = new_generator()
         blends = [self.blend(image, donor, random) for image, donor in zip(visible, visible.roll(1, 0), strict=True)]
         blended = torch.stack([blend.image for blend in blends]).to(images)
         return (blended - self.mean) / self.std, torch.stack([blend.target for blend in blends])[:, None].to(images)

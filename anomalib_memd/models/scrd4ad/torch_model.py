@@ -7,6 +7,7 @@ from anomalib.data import InferenceBatch
 from torch import nn
 
 from anomalib_memd.components.backbones import build_backbone
+from anomalib_memd.components.negatives.drawing import new_generator, random_place
 from anomalib_memd.components.reverse import LAYERS, build_bottleneck, build_decoder
 from anomalib_memd.components.similarity import SummedMap, cosine_distance, image_score
 from anomalib_memd.components.simplex import fractal_noise
@@ -81,14 +82,12 @@ def add_noise(images: torch.Tensor) -> torch.Tensor:
     noisy = images.clone()
     size = images.shape[-2:]
     for image in noisy:
-        random = torch.Generator().manual_seed(int(torch.randint(2**31, ())))
+        random = new_generator()
         sides = [
             int(torch.randint(SMALLEST, max(SMALLEST, side // LARGEST_SHARE) + 1, (), generator=random))
             for side in size
         ]
-        top, left = (
-            int(torch.randint(0, full - side + 1, (), generator=random)) for full, side in zip(size, sides, strict=True)
-        )
+        top, left = random_place(size, sides, random)
         patch = torch.stack([fractal_noise(sides[0], sides[1], CELL, OCTAVES, PERSISTENCE, random) for _ in image])
         image[:, top : top + sides[0], left : left + sides[1]] += STRENGTH * patch.to(images)
     return noisy
