@@ -13,6 +13,8 @@ from lightning.pytorch import Callback
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch.utils.data import DataLoader, Dataset
 
+from anomalib_memd.models.trained import ready_batches
+
 LOSS, STEPS, TIME, REPEATED = "loss", "steps", "time", "repeated"
 """What ended a training: its loss on held-back images no longer fell, it had the number of steps that it was given,
 the time was over, or the run that it repeats had ended there."""
@@ -128,11 +130,8 @@ def held_back_loss(module: LightningModule, batches: DataLoader) -> float | None
     # Seeding leaves a note in the environment, which the seed of the job has left before.
     with isolate_rng(), patch.dict(os.environ), patch.object(module, "log"), patch.object(module, "log_dict"):
         seed_everything(0, verbose=False)
-        for number, batch in enumerate(batches):
-            moved = module.transfer_batch_to_device(batch, module.device, 0)
-            if module.pre_processor is not None:
-                module.pre_processor.on_train_batch_start(module.trainer, module, moved, number)
-            result = measure(moved, number)
+        for number, batch in enumerate(ready_batches(module, batches)):
+            result = measure(batch, number)
             loss = result["loss"] if isinstance(result, dict) else result
             if loss is None:
                 return None

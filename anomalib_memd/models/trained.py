@@ -1,5 +1,6 @@
 """What models have in common that learn from normal images by gradient descent."""
 
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -152,11 +153,20 @@ class VectorMixin(TrainedMixin):
         datamodule: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         training = self.training
         self.eval()
-        vectors = []
-        for number, batch in enumerate(datamodule.train_dataloader()):
-            moved = self.transfer_batch_to_device(batch, self.device, 0)
-            if self.pre_processor is not None:
-                self.pre_processor.on_train_batch_start(self.trainer, self, moved, number)
-            vectors.append(self.model.vectors(moved.image))
+        vectors = [self.model.vectors(batch.image) for batch in ready_batches(self, datamodule.train_dataloader())]
         self.train(training)
         return torch.cat(vectors)
+
+
+def ready_batches(module: Any, batches: Iterable[Batch]) -> Iterator[Batch]:
+    """Batches as a training step is given them: on the device of the model, and pre-processed.
+
+    Args:
+        module: A model of anomalib that is being trained.
+        batches: Batches of a data loader.
+    """
+    for number, batch in enumerate(batches):
+        moved = module.transfer_batch_to_device(batch, module.device, 0)
+        if module.pre_processor is not None:
+            module.pre_processor.on_train_batch_start(module.trainer, module, moved, number)
+        yield moved
