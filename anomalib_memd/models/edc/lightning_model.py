@@ -21,6 +21,8 @@ class EDC(TrainedMixin, AnomalibModule):
         backbone_weights: File with its weights, see :func:`~anomalib_memd.components.backbones.build_backbone`.
         image_size: Height and width that the network sees, in pixels.
         reduction: How the map becomes the score of an image: ``max``, or ``mean`` where disease fills the image.
+        pretrained_deepest: Whether ``layer4`` starts from pretrained weights, as published; without, it starts at random
+            and learns at the rate of the decoder, for weights that end at ``layer3``.
         steps: Number of batches.
         lr: Learning rate of the decoder.
         encoder_lr: Learning rate of the encoder.
@@ -35,13 +37,14 @@ class EDC(TrainedMixin, AnomalibModule):
         backbone_weights: str | Path | None = None,
         image_size: tuple[int, int] = (256, 256),
         reduction: str = "max",
+        pretrained_deepest: bool = True,
         steps: int = 2000,
         lr: float = 2e-4,
         encoder_lr: float = 1e-5,
         **components: Any,
     ) -> None:
         super().__init__(image_size, steps, **components)
-        self.model: EDCModel = EDCModel(backbone, backbone_weights, reduction)
+        self.model: EDCModel = EDCModel(backbone, backbone_weights, reduction, pretrained_deepest)
         self.lr = lr
         self.encoder_lr = encoder_lr
 
@@ -49,6 +52,6 @@ class EDC(TrainedMixin, AnomalibModule):
         """AdamW, with a slower rate for what is pretrained."""
         groups = [
             {"params": self.model.encoder.parameters(), "lr": self.encoder_lr},
-            {"params": self.model.decoder.parameters(), "lr": self.lr},
+            {"params": [*self.model.decoder.parameters(), *self.model.deepest.parameters()], "lr": self.lr},
         ]
         return AdamW(groups, weight_decay=1e-4)

@@ -2,10 +2,12 @@
 
 from pathlib import Path
 
+import timm
 import torch
 from anomalib.data import InferenceBatch
+from torch import nn
 
-from anomalib_memd.components.reverse import LAYERS, LearningEncoder, build_decoder
+from anomalib_memd.components.reverse import LAYERS, LearningEncoder, architecture, build_decoder
 from anomalib_memd.components.similarity import SummedMap, cosine_distance, flattened_cosine_distance, image_score
 from anomalib_memd.models.trained import OneClassNetwork
 
@@ -23,6 +25,7 @@ class EDCModel(OneClassNetwork):
         backbone: Name of a timm ResNet.
         weights: See :func:`~anomalib_memd.components.backbones.build_backbone`.
         reduction: How the map becomes the score of an image, ``max`` or ``mean``.
+        pretrained_deepest: Whether ``layer4`` starts from pretrained weights; without, it learns as the decoder does.
 
     Source:
         Guo et al., "Encoder-Decoder Contrast for Unsupervised Anomaly Detection in Medical Images", IEEE TMI 2024.
@@ -30,18 +33,25 @@ class EDCModel(OneClassNetwork):
     """
 
     def __init__(
-        self, backbone: str = "resnet50.tv_in1k", weights: str | Path | None = None, reduction: str = "max"
+        self,
+        backbone: str = "resnet50.tv_in1k",
+        weights: str | Path | None = None,
+        reduction: str = "max",
+        pretrained_deepest: bool = True,
     ) -> None:
         super().__init__()
-        self.encoder = LearningEncoder(backbone, (*LAYERS, "layer4"), weights)
+        self.encoder = LearningEncoder(backbone, (*LAYERS, "layer4") if pretrained_deepest else LAYERS, weights)
+        self.deepest = (
+            nn.Identity() if pretrained_deepest else timm.create_model(architecture(backbone), pretrained=False).layer4
+        )
         self.decoder = build_decoder(backbone)
         self.summed = SummedMap()
         self.reduction = reduction
 
     def reconstruct(self, images: torch.Tensor) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
         """Maps ``(B, C_i, h_i, w_i)`` of the encoder, through which no gradient flows, and their reconstructions."""
-        *maps, deepest = self.encoder(images)
-        return [m.detach() for m in maps], self.decoder(deepest)
+        maps = self.encoder(images)
+        return [m.detach() for m in maps[: len(LAYERS)]], self.decoder(self.deepest(maps[-1]))
 
     def loss(self, images: torch.Tensor) -> torch.Tensor:
         """Distance of the maps from their reconstructions, see the class."""

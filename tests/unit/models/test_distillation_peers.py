@@ -45,6 +45,15 @@ def test_edc_compares_whole_maps_and_the_encoder_learns_through_the_deepest_alon
     assert not model.loss(IMAGES).requires_grad
 
 
+def test_edc_learns_a_deepest_layer_that_has_no_weights():
+    model = EDCModel(**RANDOM, pretrained_deepest=False)
+    maps, made = model.reconstruct(IMAGES)
+    assert [m.shape for m in maps] == [m.shape for m in made]
+    model.loss(IMAGES).backward()
+    assert all(value.grad.abs().sum() > 0 for value in (model.deepest[0].conv1.weight, next(model.encoder.parameters())))
+    assert not any("layer4" in name for name in model.encoder.state_dict())
+
+
 def test_recontrast_compares_each_encoder_with_what_the_other_gives():
     model = ReContrastModel(**RANDOM).eval()
     with torch.no_grad():
