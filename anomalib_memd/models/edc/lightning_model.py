@@ -21,8 +21,8 @@ class EDC(TrainedMixin, AnomalibModule):
         backbone_weights: File with its weights, see :func:`~anomalib_memd.components.backbones.build_backbone`.
         image_size: Height and width that the network sees, in pixels.
         reduction: How the map becomes the score of an image: ``max``, or ``mean`` where disease fills the image.
-        pretrained_deepest: Whether ``layer4`` starts from pretrained weights, as published; without, it starts at random
-            and learns at the rate of the decoder, for weights that end at ``layer3``.
+        pretrained_deepest: Whether ``layer4`` starts from pretrained weights, as published; without, it starts at
+            random and learns at the rate of the decoder, for weights that end at ``layer3``.
         steps: Number of batches.
         lr: Learning rate of the decoder.
         encoder_lr: Learning rate of the encoder.
