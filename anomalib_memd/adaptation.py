@@ -1,6 +1,5 @@
 """Adapt a trained MEMD to another device from a few normal images, without gradient."""
 
-from collections import defaultdict
 from pathlib import Path
 
 import pandas as pd
@@ -8,25 +7,18 @@ import torch
 from torchvision.transforms.v2 import Resize
 
 from anomalib_memd.components.checkpoints import read_checkpoint
-from anomalib_memd.components.embedding import Features
-from anomalib_memd.components.evidence import WeighedEvidence
 from anomalib_memd.components.feature_cache import FeatureCache
 from anomalib_memd.components.negatives import NegativePool
 from anomalib_memd.components.training_features import FeatureSet
-from anomalib_memd.components.two_stage import Stage
-from anomalib_memd.components.weighing import gather_evidence
 from anomalib_memd.data.dataset import EndoscopyDataset
 from anomalib_memd.data.folder import training_rows
 from anomalib_memd.data.spectral import SpectralNBI
 from anomalib_memd.files import written_whole
-from anomalib_memd.modality import Branch, Modality
 from anomalib_memd.models.memd import MEMD
+from anomalib_memd.models.memd.cross_fitting import FOLDS, cross_fit, require_share
 
 NEGATIVES = 3
 """Least number of negatives drawn for each image; more than training needs, as images are few."""
-
-FOLDS = 8
-"""Number of parts of the images; each is scored by what was solved for on the others."""
 
 
 def adapt(
@@ -56,9 +48,7 @@ def adapt(
         ValueError: If the checkpoint is of no use, or there are too few images.
         ImageReadError: If an image cannot be used; the message names it.
     """
-    if not 0 < false_positive_rate < 1:
-        msg = f"false_positive_rate is a share above 0 and below 1, got {false_positive_rate}."
-        raise ValueError(msg)
+    require_share(false_positive_rate)
     model = _load(ckpt)
     split = training_rows(normal)
     if len(split) < FOLDS:
@@ -72,7 +62,8 @@ def adapt(
     cache = FeatureCache(model.model.embedding, [pool], model.model.embedding.digest())
     try:
         cache.fill(model.device)
-        thresholds = _recalibrate(model, cache, false_positive_rate)
+        given = FeatureSet(cache, torch.arange(len(cache.features)), model.device)
+        thresholds = cross_fit(model, given, false_positive_rate)
     finally:
         cache.close()
     _save(model, ckpt, output)
@@ -88,77 +79,6 @@ def _load(ckpt: Path) -> MEMD:
         msg = f"{ckpt} has learned from noise instead of drawn negatives, of which adapting needs some."
         raise ValueError(msg)
     return model
-
-
-def _recalibrate(model: MEMD, cache: FeatureCache, false_positive_rate: float) -> pd.DataFrame:
-    rows = torch.arange(len(cache.features))
-    solutions, unseen = _solve_by_folds(model, cache, rows)
-    judged: dict[Branch, list[tuple[torch.Tensor, torch.Tensor]]] = {branch: [] for branch in Branch}
-    drawn: dict[Branch, list[tuple[torch.Tensor, torch.Tensor]]] = {branch: [] for branch in Branch}
-    for fold in range(FOLDS):
-        model.model.load_state_dict(solutions[fold], strict=False)
-        _calibrate(unseen)
-        left_out = FeatureSet(cache, rows[rows % FOLDS == fold], model.device)
-        for branch in Branch:
-            judged[branch] += [_judge(model, branch, features) for features in left_out.normals()]
-            drawn[branch] += [_judge(model, branch, pair.abnormal) for pair in left_out.pairs()]
-    _solve(model, FeatureSet(cache, rows, model.device))
-    _calibrate(unseen)
-    thresholds = []
-    for branch in Branch:
-        processor = model.post_processor.branch(branch)
-        before = processor._image_threshold.item()  # noqa: SLF001  the public one is normalised
-        shares = {"image": false_positive_rate, "pixel": 0.01}
-        normal, abnormal = (zip(*found[branch], strict=True) for found in (judged, drawn))
-        for level, share, own, negatives in zip(shares, shares.values(), normal, abnormal, strict=True):
-            scores, all_scores = (torch.cat([part.flatten() for part in parts]) for parts in (own, own + negatives))
-            getattr(processor, f"_{level}_threshold").copy_(_quantile(scores, 1 - share))
-            getattr(processor, f"{level}_min").copy_(all_scores.min())
-            getattr(processor, f"{level}_max").copy_(all_scores.max())
-        after = processor._image_threshold.item()  # noqa: SLF001
-        thresholds.append({"detector": branch.value, "before": before, "after": after})
-    return pd.DataFrame(thresholds)
-
-
-def _solve(model: MEMD, given: FeatureSet) -> None:
-    for stage in Stage:
-        model.solve(stage, given)
-
-
-def _solve_by_folds(
-    model: MEMD, cache: FeatureCache, rows: torch.Tensor
-) -> tuple[list[dict[str, torch.Tensor]], dict[WeighedEvidence, torch.Tensor]]:
-    """What is solved for without each fold, and the evidence on the normal images left out, ``(N, 3)``."""
-    detectors = [detector for stage in Stage for detector in model.model.detectors(stage)]
-    solutions: list[dict[str, torch.Tensor]] = []
-    unseen: dict[WeighedEvidence, list[torch.Tensor]] = defaultdict(list)
-    for fold in range(FOLDS):
-        _solve(model, FeatureSet(cache, rows[rows % FOLDS != fold], model.device))
-        solved = (item for item in model.model.state_dict().items() if not item[0].startswith("embedding."))
-        solutions.append({name: value.clone() for name, value in solved})
-        left_out = FeatureSet(cache, rows[rows % FOLDS == fold], model.device).normals()
-        in_float32 = ({modality: part.float() for modality, part in features.items()} for features in left_out)
-        for weighed, evidence in gather_evidence(detectors, in_float32).items():
-            unseen[weighed].append(evidence)
-    return solutions, {weighed: torch.cat(parts) for weighed, parts in unseen.items()}
-
-
-def _calibrate(normal: dict[WeighedEvidence, torch.Tensor]) -> None:
-    """Bring evidence to the scale of normal images that nothing was fitted to."""
-    for weighed, evidence in normal.items():
-        weighed.calibrate(evidence)
-
-
-@torch.no_grad()
-def _judge(model: MEMD, branch: Branch, features: Features) -> tuple[torch.Tensor, torch.Tensor]:
-    """Raw scores ``(B,)`` and maps ``(B, h, w)`` on the grid of the features."""
-    features = {modality: part.float() for modality, part in features.items()}
-    prediction = model.model.judge(branch, features, features[Modality.WLI].shape[-2:])
-    return prediction.pred_score, prediction.anomaly_map
-
-
-def _quantile(values: torch.Tensor, level: float) -> torch.Tensor:
-    return values.sort().values[round(level * (len(values) - 1))]  # Tensor.quantile takes no long vectors.
 
 
 def _save(model: MEMD, ckpt: Path, output: Path) -> None:

@@ -217,6 +217,11 @@ class TrainingFeatures:
         """The features of all training pairs, or of the unpaired sets."""
         return self._sets[-1 if unpaired else 0]
 
+    @property
+    def pairs(self) -> FeatureSet | None:
+        """The features of all training pairs, while they are kept."""
+        return None if self._cache is None else self._sets[0]
+
     def sample(self, batch: PairedImageBatch, embedding: FeatureEmbedding) -> Sample:
         """Features of a batch and of one negative of each item.
 

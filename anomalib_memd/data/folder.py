@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from .reading import IMAGE_SUFFIXES
+from .reading import IMAGE_SUFFIXES, frame_names
 from .split import SPLITS, read_split
 
 
@@ -23,11 +23,25 @@ def list_images(root: Path, split: str | None = None) -> list[Path]:
         rows = read_split(root / "split.csv", None, None)
         found = [root / name for name in rows["image"][rows["split"].isin([split] if split else SPLITS)]]
     else:
-        found = [path for path in root.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES]
+        return images_below(root)
     if not found:
-        msg = f"{root} holds no image ({', '.join(IMAGE_SUFFIXES)})."
+        msg = f"{root / 'split.csv'} names no image of that split."
         raise FileNotFoundError(msg)
     return sorted(found)
+
+
+def images_below(folder: Path) -> list[Path]:
+    """Images of any depth in the order of their names, each frame of a DICOM file by itself.
+
+    Raises:
+        FileNotFoundError: If there is none.
+        ImageReadError: If a DICOM file cannot be read.
+    """
+    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
+    if not files:
+        msg = f"{folder} holds no image ({', '.join(IMAGE_SUFFIXES)})."
+        raise FileNotFoundError(msg)
+    return [Path(name) for path in files for name in frame_names(path)]
 
 
 def training_rows(root: Path) -> pd.DataFrame:

@@ -19,7 +19,8 @@ from anomalib_memd.data.spectral import SpectralNBI
 from .dataset import DataModality, EndoscopyDataset, UnpairedDataset
 from .download import download_archive, unpack_archive
 from .folder import list_images
-from .split import SplitError, is_for_test_alone, make_split, read_split, write_split
+from .folder_split import has_plain_layout, split_folder
+from .split import SplitError, has_normal_images_alone, is_for_test_alone, make_split, read_split, write_split
 
 URL = "https://datasets.simula.no/downloads/kvasir/kvasir-dataset-v2.zip"
 NORMAL_CLASSES = ("normal-cecum", "normal-pylorus", "normal-z-line")
@@ -29,9 +30,10 @@ ABNORMAL_CLASSES = ("esophagitis", "polyps", "ulcerative-colitis")
 class Kvasir(AnomalibDataModule):
     """Endoscopic images in one folder a class, as white light, as narrow band, or as registered pairs.
 
-    If ``root`` has a ``split.csv``, it is used; one with test images alone serves to test a checkpoint. Otherwise
-    ``root`` is taken for Kvasir V2: it is downloaded unless it is there, and the split of the MEMD paper is drawn and
-    written to ``root/split.csv``.
+    If ``root`` has a ``split.csv``, it is used; one with test images alone serves to test a checkpoint, one with normal
+    images alone to train. A folder with ``normal`` and perhaps ``abnormal`` and ``masks`` in it is split for you, see
+    :func:`~anomalib_memd.data.folder_split.split_folder`. Anything else is taken for Kvasir V2: it is downloaded unless
+    it is there, and the split of the MEMD paper is drawn. A split that was drawn is written to ``root/split.csv``.
 
     Args:
         root: Folder of the data set.
@@ -53,6 +55,10 @@ class Kvasir(AnomalibDataModule):
         split_seed: Seed of the split, if one is drawn.
         split_sizes: Normal training images, normal validation images and normal test images of a drawn split;
             validation and test get as many abnormal ones again.
+        group_pattern: Regular expression that finds the patient, or the video, in the path of an image; nobody then
+            stands in two splits of a folder that is split for you.
+        group_column: Column of ``root/images.csv`` that tells the same.
+        test_only: Whether all images of such a folder are for testing a checkpoint.
         url: Address of the Kvasir V2 archive.
         sha256: Expected digest of the archive, not checked if ``None``.
 
@@ -83,6 +89,9 @@ class Kvasir(AnomalibDataModule):
         augmentations: Transform | None = None,
         split_seed: int = 0,
         split_sizes: tuple[int, int, int] = (1800, 400, 600),
+        group_pattern: str | None = None,
+        group_column: str | None = None,
+        test_only: bool = False,
         url: str = URL,
         sha256: str | None = None,
     ) -> None:
@@ -106,6 +115,9 @@ class Kvasir(AnomalibDataModule):
         self.translator = translator if translator is not None else SpectralNBI()
         self.split_seed = split_seed
         self.split_sizes = split_sizes
+        self.group_pattern = group_pattern
+        self.group_column = group_column
+        self.test_only = test_only
         self.url = url
         self.sha256 = sha256
         self.shuffle_seed: int | None = None
@@ -124,13 +136,19 @@ class Kvasir(AnomalibDataModule):
         return self.root / "split.csv"
 
     def prepare_data(self) -> None:
-        """Download Kvasir V2 and draw its split, as far as that has not been done.
+        """Split a folder, or download Kvasir V2 and draw its split, as far as that has not been done.
 
         Raises:
             DownloadError: If the download fails.
             SplitError: If ``root`` holds neither a split nor the classes to draw one from.
         """
         if self.split_path.exists():
+            return
+        if has_plain_layout(self.root):
+            split = split_folder(self.root, self.split_seed, self.group_pattern, self.group_column, self.test_only)
+            write_split(split, self.split_path)
+            counts = pd.crosstab(split["split"], split["label"]).to_string()
+            rank_zero_info(f"{self.root} was split, see {self.split_path}:\n{counts}")
             return
         if not self.root.exists():
             archive = download_archive(self.url, self.root.with_name(self.root.name + ".zip"), self.sha256)
@@ -145,8 +163,16 @@ class Kvasir(AnomalibDataModule):
             msg = f"{self.root} has no split.csv; call prepare_data(), or give the folder of a data set as root."
             raise SplitError(msg)
         split = read_split(self.split_path, self.normal_classes, self.abnormal_classes)
+        if self.test_only and not is_for_test_alone(split):
+            msg = f"{self.split_path} has training images, but test_only was asked for; remove the file, or test_only."
+            raise SplitError(msg)
         if is_for_test_alone(split):
             rank_zero_info(f"{self.root} has test images alone: thresholds are those of the checkpoint.")
+        if has_normal_images_alone(split):
+            rank_zero_info(
+                f"{self.root} has normal images alone: how well abnormal ones are told from them cannot be measured, "
+                f"only how many of them are called abnormal."
+            )
         self.train_data = self._dataset(split[split.split == "train"])
         self.val_data = self._dataset(split[split.split == "val"])
         self.test_data = self._dataset(split[split.split == "test"])

@@ -1,5 +1,6 @@
 """Reading endoscopic images, with errors that name the file."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,9 @@ from PIL import Image as PILImage
 from PIL import ImageOps, UnidentifiedImageError
 from torchvision.tv_tensors import Image
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+from . import dicom
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", dicom.SUFFIX)
 
 
 class ImageReadError(ValueError):
@@ -18,21 +21,62 @@ class ImageReadError(ValueError):
 def read_image(path: str | Path) -> Image:
     """Read an image as sRGB, turned as its EXIF orientation says.
 
-    Grey and palette images become RGB, 16-bit grey images are scaled to 8 bits, and an alpha channel that is
-    opaque everywhere is dropped. Nothing else is guessed.
-
     Args:
-        path: Image file.
+        path: See :func:`read_array`.
 
     Returns:
         Float image in [0, 1] of shape ``(3, H, W)``.
 
     Raises:
+        ImageReadError: See :func:`read_array`.
+    """
+    return Image(torch.from_numpy(read_array(path)).permute(2, 0, 1).float().div_(255))
+
+
+def read_array(path: str | Path) -> np.ndarray:
+    """Read an image as sRGB of 8 bits, turned as its EXIF orientation says.
+
+    Grey and palette images become RGB, 16-bit grey images are scaled to 8 bits, and an alpha channel that is
+    opaque everywhere is dropped. Nothing else is guessed.
+
+    Args:
+        path: Image file; of a DICOM file of several frames, ``FILE.dcm#0`` is the first.
+
+    Returns:
+        Array ``(H, W, 3)``.
+
+    Raises:
         ImageReadError: If the file is missing, truncated, no image, or its colours have no clear meaning
             as sRGB (CMYK, transparency, floating point).
     """
-    array = np.asarray(_to_rgb(open_image(path), path))
-    return Image(torch.from_numpy(array.copy()).permute(2, 0, 1).float().div_(255))
+    file, frame = split_frame(path)
+    if file.suffix.lower() == dicom.SUFFIX:
+        try:
+            return dicom.read_frame(file, frame)
+        except dicom.DicomError as error:
+            raise ImageReadError(str(error)) from error
+    return np.array(_to_rgb(open_image(path), path))
+
+
+def split_frame(path: str | Path) -> tuple[Path, int | None]:
+    """The file of an image, and the number of the frame, where a DICOM file has several: ``FILE.dcm#3``."""
+    found = re.fullmatch(rf"(.+{re.escape(dicom.SUFFIX)})#(\d+)", str(path), re.IGNORECASE)
+    return (Path(found.group(1)), int(found.group(2))) if found else (Path(path), None)
+
+
+def frame_names(path: Path) -> list[str]:
+    """Names of the images in a file, for :func:`read_array`: its own, or those of the frames of a DICOM file.
+
+    Raises:
+        ImageReadError: If a DICOM file cannot be read.
+    """
+    if path.suffix.lower() != dicom.SUFFIX:
+        return [str(path)]
+    try:
+        number = dicom.number_of_frames(path)
+    except dicom.DicomError as error:
+        raise ImageReadError(str(error)) from error
+    return [str(path)] if number == 1 else [f"{path}#{frame}" for frame in range(number)]
 
 
 def find_partner(path: Path, root: Path, partner_root: Path) -> Path | None:

@@ -8,7 +8,7 @@ import pandas as pd
 
 from anomalib_memd.files import written_whole
 
-from .reading import IMAGE_SUFFIXES
+from .reading import IMAGE_SUFFIXES, split_frame
 
 SPLITS = ("train", "val", "test")
 _COLUMNS = ("image", "class", "label", "split")
@@ -104,7 +104,8 @@ def read_split(
     Raises:
         SplitError: If columns are missing, a class is unknown or empty, a file is missing or stands in the
             split twice, a split is empty, or the training images are not all normal. Only ``train`` and ``val`` may be
-            empty, both together: such a set serves to test what was trained elsewhere.
+            empty, both together: such a set serves to test what was trained elsewhere. Abnormal images may be missing
+            altogether, not from one split alone.
     """
     table = pd.read_csv(path, dtype=str, keep_default_na=False)
     missing = [column for column in _COLUMNS if column not in table]
@@ -120,10 +121,15 @@ def read_split(
         if "normal" not in labels:
             msg = f"{path}: the {split} split has no normal image."
             raise SplitError(msg)
-        if split != "train" and len(labels) < 2:
+        if split != "train" and len(labels) < 2 and not has_normal_images_alone(table):
             msg = f"{path}: the {split} split has no abnormal image, without which nothing can be measured."
             raise SplitError(msg)
     return table.reset_index(drop=True)
+
+
+def has_normal_images_alone(split: pd.DataFrame) -> bool:
+    """Whether a split has no abnormal image at all, so that little can be measured on it."""
+    return bool((split["label"] == "normal").all())
 
 
 def is_for_test_alone(split: pd.DataFrame) -> bool:
@@ -159,7 +165,7 @@ def _check_rows(table: pd.DataFrame, path: Path) -> None:
         msg = f"{path}: {len(wrong)} training images are abnormal, the first is {wrong.iloc[0]}; train on normal ones."
         raise SplitError(msg)
     for column in ("image", "mask"):
-        absent = [name for name in table[column] if name and not (path.parent / name).is_file()]
+        absent = [name for name in table[column] if name and not split_frame(path.parent / name)[0].is_file()]
         if absent:
             msg = (
                 f"{path} names {len(absent)} {column} files that do not exist, the first is {path.parent / absent[0]}."

@@ -5,7 +5,8 @@ from typing import Any
 import torch
 from anomalib.metrics import AUPRO, AUROC, AnomalibMetric, Evaluator, F1Score
 from lightning.pytorch import LightningModule, Trainer
-from torchmetrics.classification import BinaryAveragePrecision
+from torchmetrics import SumMetric
+from torchmetrics.classification import BinaryAveragePrecision, BinarySpecificity
 
 from anomalib_memd.modality import Branch, Modality
 
@@ -16,11 +17,20 @@ class AveragePrecision(AnomalibMetric, BinaryAveragePrecision):  # type: ignore[
     """Area under the precision-recall curve by the step rule, as scikit-learn's ``average_precision_score``."""
 
 
+class _OneMinusSpecificity(BinarySpecificity):
+    def compute(self) -> torch.Tensor:
+        return 1 - super().compute()
+
+
+class FalsePositiveRate(AnomalibMetric, _OneMinusSpecificity):  # type: ignore[misc]
+    """Share of the normal images that are called abnormal."""
+
+
 class MultimodalEvaluator(Evaluator):
     """Image and, with masks, pixel metrics of both students and the teacher, under names such as ``nbi_image_AUROC``.
 
     ``modality_gap`` is the absolute difference of the students' image AUROC. Validation measures the image
-    AUROC alone.
+    AUROC alone. Where all images are normal, the false positive rate is all that can be measured.
 
     Args:
         modality: Modality of the images where a batch is no pair.
@@ -32,6 +42,7 @@ class MultimodalEvaluator(Evaluator):
         test_metrics = [metric for branch in Branch for metric in _all_metrics(f"{branch.value}_")]
         super().__init__(val_metrics=val_metrics, test_metrics=test_metrics, compute_on_cpu=compute_on_cpu)
         self.modality: Modality | None = Modality(modality)
+        self.abnormal = SumMetric()
 
     def on_validation_batch_end(
         self,
@@ -70,14 +81,19 @@ class MultimodalEvaluator(Evaluator):
         self._log(self.test_metrics, pl_module)
 
     def _update(self, metrics: torch.nn.ModuleList, batch: Any) -> None:
+        if batch.gt_label is not None:
+            self.abnormal.update(batch.gt_label.sum())
         for branch, view in branch_views(batch, self.modality):
             for metric in metrics:
                 if metric.name.startswith("" if branch is None else f"{branch.value}_"):
                     metric.update(view)
 
     def _log(self, metrics: torch.nn.ModuleList, pl_module: LightningModule) -> None:
-        values: dict[str, torch.Tensor] = {metric.name: metric.compute() for metric in metrics if metric.update_called}
-        for metric in metrics:
+        # Areas under curves of one class alone would be called 0.
+        one_class = self.abnormal.update_called and not self.abnormal.compute()
+        measured = [m for m in metrics if m.update_called and (not one_class or isinstance(m, FalsePositiveRate))]
+        values: dict[str, torch.Tensor] = {metric.name: metric.compute() for metric in measured}
+        for metric in (*metrics, self.abnormal):
             metric.reset()
         image_aurocs = [values.get(f"{modality.value}_image_AUROC") for modality in Modality]
         if all(value is not None for value in image_aurocs):
@@ -92,6 +108,7 @@ class SingleEvaluator(MultimodalEvaluator):
     def __init__(self, compute_on_cpu: bool = True) -> None:
         Evaluator.__init__(self, [_image_auroc()], _all_metrics(), compute_on_cpu=compute_on_cpu)
         self.modality = None
+        self.abnormal = SumMetric()
 
 
 def _image_auroc(prefix: str = "") -> AnomalibMetric:
@@ -104,6 +121,7 @@ def _all_metrics(prefix: str = "") -> list[AnomalibMetric]:
         _image_auroc(prefix),
         AveragePrecision(fields=["pred_score", "gt_label"], prefix=image),
         F1Score(fields=["pred_label", "gt_label"], prefix=image),
+        FalsePositiveRate(fields=["pred_label", "gt_label"], prefix=image),
         AUROC(fields=["anomaly_map", "gt_mask"], prefix=pixel, strict=False),
         AUPRO(fields=["anomaly_map", "gt_mask"], prefix=pixel, strict=False),
     ]

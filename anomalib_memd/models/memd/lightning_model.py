@@ -28,6 +28,7 @@ from anomalib_memd.components.two_stage import Stage, TwoStageTraining
 from anomalib_memd.deployment.module import TeacherStudentMixin
 from anomalib_memd.modality import Modality
 
+from .cross_fitting import cross_fit_without_labels, require_share
 from .objective import Objective, require_finite
 from .options import SHAPING, Distillation, Encoder, Head, Negatives, Training
 from .torch_model import MEMDModel
@@ -93,6 +94,7 @@ class MEMD(TeacherStudentMixin, AnomalibModule):
         # A checkpoint, or a configuration of a benchmark, gives groups as mappings.
         training, distillation = group(Training, training), group(Distillation, distillation)
         encoder, head, negatives = group(Encoder, encoder), group(Head, head), group(Negatives, negatives)
+        require_share(head.false_positive_rate)
         frozen = training.freeze_backbone
         extractor, absent = backbones.build_or_defer(backbone, layers, backbone_weights, requires_grad=not frozen)
         scale = backbones.normalization(extractor)
@@ -121,21 +123,19 @@ class MEMD(TeacherStudentMixin, AnomalibModule):
             self.absent_weights = None
             epochs[Stage.TEACHER] = 0
         monitor = {Stage.TEACHER: ["teacher_image_AUROC"], Stage.STUDENTS: ["wli_image_AUROC", "nbi_image_AUROC"]}
-        self.two_stage_training = TwoStageTraining(
-            epochs, training.warmup, training.patience, monitor, training.validation_interval
-        )
+        pace = (training.warmup, training.patience, monitor, training.validation_interval)
+        self.two_stage_training = TwoStageTraining(epochs, *pace)
         self.remember_given()
 
     def _build(self, extractor: TimmFeatureExtractor) -> None:
         options = self.options
         self.model = MEMDModel(extractor, options.encoder, options.head, options.distillation, self.modality)
         negatives, training = options.negatives, options.training
-        keep = training.cache and training.freeze_backbone
         self.features = TrainingFeatures(
             negatives.kind,
             negatives.per_image,
             *backbones.normalization(extractor),
-            keep=keep,
+            keep=training.cache and training.freeze_backbone,
             directory=training.cache_dir,
         )
 
@@ -147,9 +147,8 @@ class MEMD(TeacherStudentMixin, AnomalibModule):
         self.hparams.update({name: options[name] for name in ("backbone", "layers", "image_size", "encoder", "head")})
         self.hparams["distillation"] = plain(mine.distillation)
         frozen = mine.training.freeze_backbone
-        extractor = backbones.build_backbone(
-            options["backbone"], options["layers"], weights=backbones.RANDOM, requires_grad=not frozen
-        )
+        name, layers = options["backbone"], options["layers"]
+        extractor = backbones.build_backbone(name, layers, weights=backbones.RANDOM, requires_grad=not frozen)
         self._build(extractor)
         if isinstance(self.visualizer, evaluation.MultimodalVisualizer):
             self.visualizer.normalized_by(*backbones.normalization(extractor))
@@ -203,7 +202,7 @@ class MEMD(TeacherStudentMixin, AnomalibModule):
         self.features.release(self.trainer)
 
     def solve(self, stage: Stage, given: FeatureSet) -> None:
-        """Solve for all of a stage that is not trained, see :meth:`.MEMDModel.solve`."""
+        """See :meth:`.MEMDModel.solve`."""
         self.model.solve(stage, given, self.objective.feature_noise, self.objective.paired_targets, self.options.head)
 
     def training_step(self, batch: Batch, batch_idx: int) -> STEP_OUTPUT:
@@ -230,10 +229,15 @@ class MEMD(TeacherStudentMixin, AnomalibModule):
                 losses = self.objective.student_losses(self.model, sample, self.trainer.strategy.reduce)
         where = f"stage {self.stage.value}, epoch {self.two_stage_training.stage_epoch + 1}, step {batch_idx + 1}"
         loss = require_finite(losses, f"{where}, {(batch.image_path or [])[:3]}...")
-        named = {f"{self.stage.value}_{name}": value.detach() for name, value in losses.items()}
-        self.log_dict(named, on_step=False, on_epoch=True, batch_size=batch.batch_size, sync_dist=True)
-        self.log("train_loss", loss.detach(), prog_bar=True, on_step=True, on_epoch=False, batch_size=batch.batch_size)
+        named, size = {f"{self.stage.value}_{name}": value.detach() for name, value in losses.items()}, batch.batch_size
+        self.log_dict(named, on_step=False, on_epoch=True, batch_size=size, sync_dist=True)
+        self.log("train_loss", loss.detach(), prog_bar=True, on_step=True, on_epoch=False, batch_size=size)
         return loss
+
+    def on_validation_epoch_end(self) -> None:
+        """Without abnormal images to choose thresholds by, take normal ones."""
+        if self.trainer.state.fn == "fit" and not self.model.learns:
+            cross_fit_without_labels(self)
 
     def teardown(self, stage: str) -> None:
         """Let go of the kept features."""

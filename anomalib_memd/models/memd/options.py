@@ -109,6 +109,8 @@ class Head(Options):
         image_weight: Weight of the image's log odds in those of its locations.
         shrinkage: What is added to the correlations of backbone channels where the discriminant is solved for.
         ridge: What is added to the variance of global statistics where the teacher's image logits are solved for.
+        false_positive_rate: Share of normal images that may be called abnormal, above 0 and below 1. It sets thresholds
+            where no validation image is abnormal.
     """
 
     evidence: Evidence | str = Evidence.BACKBONE
@@ -117,6 +119,7 @@ class Head(Options):
     image_weight: float = 0.25
     shrinkage: float = 0.1
     ridge: float = 3.0
+    false_positive_rate: float = 0.1
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from anomalib_memd.data.split import SplitError, make_split, read_split, write_split
+from anomalib_memd.data.split import SplitError, has_normal_images_alone, make_split, read_split, write_split
 
 NORMAL, ABNORMAL = ["a", "b", "c"], ["x", "y", "z"]
 
@@ -93,5 +93,16 @@ def test_a_split_of_test_images_alone_is_read(root):
     assert set(read.split) == {"test"}
     assert set(read.label) == {"normal", "abnormal"}
     split[(split.split == "test") & (split.label == "normal")].to_csv(root / "split.csv", index=False)
-    with pytest.raises(SplitError, match="test split has no abnormal"):
+    assert has_normal_images_alone(read_split(root / "split.csv"))
+    split[(split.split == "test") & (split.label == "abnormal")].to_csv(root / "split.csv", index=False)
+    with pytest.raises(SplitError, match="test split has no normal"):
+        read_split(root / "split.csv")
+
+
+def test_abnormal_images_are_missing_altogether_or_nowhere(root):
+    split = make_split(root, NORMAL, ABNORMAL, 30, 10, 20)
+    split[split.label == "normal"].to_csv(root / "split.csv", index=False)
+    assert has_normal_images_alone(read_split(root / "split.csv"))
+    split[(split.label == "normal") | (split.split == "test")].to_csv(root / "split.csv", index=False)
+    with pytest.raises(SplitError, match="val split has no abnormal"):
         read_split(root / "split.csv")

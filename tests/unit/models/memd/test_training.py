@@ -1,6 +1,10 @@
 """Training in two stages: order, resuming, options, errors."""
 
+import logging
+import shutil
+
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from anomalib.data import ImageBatch
@@ -301,3 +305,33 @@ def test_images_are_read_once_where_features_are_kept(phantom_root, tmp_path, mo
     # Each pair once for itself and once as a donor of texture, and the first for the shape of the features.
     assert len(trained) == 2 * (2 * 12 + 2)
     assert datamodule.train_data[0].image.shape == (3, 64, 64)
+
+
+def test_normal_images_alone_train_and_set_thresholds(tmp_path, phantom_root, caplog):
+    data = small_phantom(phantom_root, train=12)
+    data.prepare_data()
+    folder = tmp_path / "normal alone"
+    shutil.copytree(data.folder, folder)
+    table = pd.read_csv(folder / "wli" / "split.csv")
+    table[table.label == "normal"].to_csv(folder / "wli" / "split.csv", index=False)
+    data = Kvasir(folder / "wli", nbi_root=folder / "nbi", num_workers=0)
+    model = small_memd(false_positive_rate=0.25)
+    engine = Engine(default_root_dir=tmp_path, accelerator="cpu", logger=False)
+    with caplog.at_level(logging.INFO):
+        results = engine.train(model, datamodule=data)
+    assert "25% of them are called abnormal" in caplog.text
+    assert set(results[0]) == {f"{branch}_image_FalsePositiveRate" for branch in ("wli", "nbi", "teacher")}
+    for branch in Branch:
+        processor = model.post_processor.branch(branch)
+        assert processor.image_min < processor._image_threshold < processor.image_max
+        assert processor.pixel_min < processor._pixel_threshold < processor.pixel_max
+    # The checkpoint has them too.
+    loaded = MEMD.load_from_checkpoint(engine.best_model_path, map_location="cpu")
+    for branch in Branch:
+        expected = model.post_processor.branch(branch)._image_threshold
+        assert loaded.post_processor.branch(branch)._image_threshold == expected
+
+
+def test_a_false_positive_rate_is_a_share():
+    with pytest.raises(ValueError, match="above 0 and below 1, got 0"):
+        small_memd(false_positive_rate=0.0)
