@@ -18,6 +18,8 @@ from anomalib_memd.components.solution import fit_distances
 from anomalib_memd.components.statistics import feature_statistics
 from anomalib_memd.components.two_stage import Stage
 from anomalib_memd.components.weighing import calibrate_evidence
+from anomalib_memd.data.tissue import render
+from anomalib_memd.inference.video_file import VideoWriter
 from anomalib_memd.modality import Branch, Modality
 from anomalib_memd.models.memd.options import Distillation, Encoder, Head, Negatives, Training
 
@@ -124,6 +126,28 @@ def deployable_memd():
     model.trained = set(Stage)
     model.normal_classes = ("cecum", "colon")
     return model
+
+
+def phantom_clip(path, scenes, rate=10, size=192, modality=Modality.WLI):
+    """Write a clip of rendered tissue under a scope that moves.
+
+    Args:
+        path: The file.
+        scenes: Seconds, seed of the tissue, and lesion or None, of one scene after the other.
+        rate: Frames a second.
+        size: Height and width, in pixels.
+        modality: The light.
+    """
+    writer = VideoWriter(path, rate)
+    number = 0
+    for seconds, seed, lesion in scenes:
+        image = render(size, seed, lesion)[0][modality].permute(1, 2, 0).numpy()
+        for step in range(round(seconds * rate)):
+            moved = np.roll(image, (step % 3, step % 2), (0, 1))
+            writer.write(number / rate, (moved * 255).round().astype(np.uint8))
+            number += 1
+    writer.close()
+    return path
 
 
 @pytest.fixture

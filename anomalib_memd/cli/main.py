@@ -11,6 +11,9 @@ from lightning.pytorch.cli import LightningCLI
 
 from anomalib_memd import UnpairedImages, WtNGAN
 from anomalib_memd.adaptation import adapt
+from anomalib_memd.inference.app import app
+from anomalib_memd.inference.score import score
+from anomalib_memd.inference.video import video
 from anomalib_memd.memory import keep_freed_memory
 from anomalib_memd.translation.comparison import compare_translations
 from anomalib_memd.translation.fitting import fit_spectral
@@ -35,6 +38,9 @@ COMMANDS = {
         check,
         adapt,
         export,
+        score,
+        video,
+        app,
         translate,
         fit_spectral,
         compare_translations,

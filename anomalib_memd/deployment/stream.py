@@ -101,6 +101,12 @@ class FrameStream:
             self.batch_size = self._shape[0].get_length()
         self.requests = requests or self.model.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
 
+    @property
+    def input_size(self) -> tuple[int, int] | None:
+        """Height and width of the frames that the model takes; ``None`` if it takes any."""
+        height, width = self._shape[2], self._shape[3]
+        return (height.get_length(), width.get_length()) if height.is_static and width.is_static else None
+
     def __call__(self, frames: Iterable[np.ndarray]) -> Iterator[FramePrediction]:
         """Judge frames.
 

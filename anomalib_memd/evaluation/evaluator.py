@@ -40,6 +40,8 @@ class MultimodalEvaluator(Evaluator):
     def __init__(self, modality: Modality | str = Modality.WLI, compute_on_cpu: bool = True) -> None:
         val_metrics = [_image_auroc(f"{branch.value}_") for branch in Branch]
         test_metrics = [metric for branch in Branch for metric in _all_metrics(f"{branch.value}_")]
+        # They stand last, so that checkpoints made before they were measured still fit.
+        test_metrics += [_false_positive_rate(f"{branch.value}_") for branch in Branch]
         super().__init__(val_metrics=val_metrics, test_metrics=test_metrics, compute_on_cpu=compute_on_cpu)
         self.modality: Modality | None = Modality(modality)
         self.abnormal = SumMetric()
@@ -106,7 +108,8 @@ class SingleEvaluator(MultimodalEvaluator):
     """The same metrics for a model of one detector, under names such as ``image_AUROC``."""
 
     def __init__(self, compute_on_cpu: bool = True) -> None:
-        Evaluator.__init__(self, [_image_auroc()], _all_metrics(), compute_on_cpu=compute_on_cpu)
+        test_metrics = [*_all_metrics(), _false_positive_rate()]
+        Evaluator.__init__(self, [_image_auroc()], test_metrics, compute_on_cpu=compute_on_cpu)
         self.modality = None
         self.abnormal = SumMetric()
 
@@ -115,13 +118,16 @@ def _image_auroc(prefix: str = "") -> AnomalibMetric:
     return AUROC(fields=["pred_score", "gt_label"], prefix=f"{prefix}image_")
 
 
+def _false_positive_rate(prefix: str = "") -> AnomalibMetric:
+    return FalsePositiveRate(fields=["pred_label", "gt_label"], prefix=f"{prefix}image_")
+
+
 def _all_metrics(prefix: str = "") -> list[AnomalibMetric]:
     image, pixel = f"{prefix}image_", f"{prefix}pixel_"
     return [
         _image_auroc(prefix),
         AveragePrecision(fields=["pred_score", "gt_label"], prefix=image),
         F1Score(fields=["pred_label", "gt_label"], prefix=image),
-        FalsePositiveRate(fields=["pred_label", "gt_label"], prefix=image),
         AUROC(fields=["anomaly_map", "gt_mask"], prefix=pixel, strict=False),
         AUPRO(fields=["anomaly_map", "gt_mask"], prefix=pixel, strict=False),
     ]

@@ -78,8 +78,9 @@ def cross_fit(model: "MEMD", given: FeatureSet, false_positive_rate: float) -> p
 
 
 def cross_fit_without_labels(model: "MEMD") -> None:
-    """See :func:`cross_fit`; nothing happens where some validation image is abnormal, or before students
-    are solved for, or where features are not kept.
+    """Set thresholds by normal images, where no validation image is abnormal.
+
+    It waits for the students, and needs the kept features of training images. See :func:`cross_fit`.
 
     Args:
         model: A model in training that is solved for.
