@@ -3,7 +3,12 @@
 Importing this package registers its models and datamodules with anomalib.
 """
 
-from anomalib_memd import models
+import warnings as _warnings
+
+with _warnings.catch_warnings():
+    # What anomalib imports is deprecated by timm and by itself; nobody who imports this package can change it.
+    _warnings.simplefilter("ignore", FutureWarning)
+    from anomalib_memd import models
 from anomalib_memd.data import Kvasir, PairedImageBatch, PairedImageItem, Phantom, UnpairedImages
 from anomalib_memd.data.spectral import SpectralNBI
 from anomalib_memd.modality import Branch, Modality

@@ -12,10 +12,10 @@ from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch.nn import functional as F  # noqa: N812
-from tqdm import tqdm
 
 from anomalib_memd.data.reading import read_image
 from anomalib_memd.data.split import read_split
+from anomalib_memd.progress import track
 
 
 def check_dataset(folder: Path, similarity: float = 0.95) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -39,7 +39,7 @@ def check_dataset(folder: Path, similarity: float = 0.95) -> tuple[pd.DataFrame,
         raise FileNotFoundError(msg)
     split = read_split(path, None, None).reset_index(drop=True)
     thumbnails, cues = [], []
-    for name in tqdm(split.image, "Reading", leave=False):
+    for name in track(split.image, "Reading"):
         image = read_image(folder / name).as_subclass(torch.Tensor)
         thumbnails.append(F.interpolate(image.mean(0)[None, None], (24, 24), mode="area").flatten())
         cues.append(trivial_cues(image))

@@ -3,7 +3,6 @@
 import inspect
 import re
 import sys
-import warnings
 from collections.abc import Callable
 
 from jsonargparse import ActionYesNo, ArgumentParser
@@ -20,11 +19,13 @@ from anomalib_memd.translation.fitting import fit_spectral
 from anomalib_memd.translation.translate import translate
 
 from .ablate import ablate
+from .anomalib import PASSED_ON, pass_on
 from .benchmark import benchmark
 from .check import check
 from .configs import configs
 from .doctor import doctor
 from .export import export
+from .quiet import keep_quiet
 from .report import report
 
 COMMANDS = {
@@ -55,14 +56,21 @@ def main(arguments: list[str] | None = None) -> None:
         arguments: Command line; that of the process if ``None``.
     """
     keep_freed_memory()
+    keep_quiet()
     arguments = sys.argv[1:] if arguments is None else arguments
+    if set(arguments[:1]) & set(PASSED_ON):
+        try:
+            pass_on(arguments)
+        except (ValueError, OSError, RuntimeError) as error:
+            sys.exit(f"anomalib-memd: {error}")
+        return
     if arguments[:1] == ["wtngan"]:
-        warnings.filterwarnings("ignore", "LightningCLI's args parameter")
         LightningCLI(WtNGAN, UnpairedImages, args=arguments[1:])
         return
     parser = ArgumentParser(
         prog="anomalib-memd",
-        description="Measure, adapt and export MEMD; look after its data. "
+        description="Score, adapt, export and measure MEMD; look after its data. "
+        "'anomalib-memd train', 'test' and 'predict' are those of anomalib, with --seed. "
         "'anomalib-memd wtngan' is the Lightning command line that trains the learned translation.",
     )
     subcommands = parser.add_subcommands()

@@ -13,10 +13,10 @@ from filelock import FileLock
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 from torch.utils.data import ConcatDataset, DataLoader, Subset
-from tqdm import tqdm
 
 from anomalib_memd.files import file_digest
 from anomalib_memd.modality import Modality
+from anomalib_memd.progress import track
 
 from .backbones import computes_in_bfloat16, fast_precision, pieces
 from .negatives import NegativePool
@@ -153,7 +153,7 @@ class FeatureCache:
         mine = list(range(rank, len(features), world_size))
         loader: DataLoader = DataLoader(Subset(ConcatDataset(self.pools), mine), batch_size=4, num_workers=num_workers)
         place = iter(mine)
-        for images, changed in tqdm(loader, "Features of the backbone", disable=rank > 0, leave=False):
+        for images, changed in track(loader, "Features of the backbone", hidden=rank > 0):
             with fast_precision(device):
                 embedded = torch.cat([self.embed(part) for part in pieces(images.flatten(0, 2).to(device))])
             embedded = embedded.unflatten(0, images.shape[:3]).to("cpu", _DTYPE)

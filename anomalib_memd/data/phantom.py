@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pandas as pd
 from torchvision.transforms.v2.functional import to_pil_image
-from tqdm import tqdm
 
 from anomalib_memd.files import written_whole
+from anomalib_memd.progress import track
 
 from .dataset import DataModality
 from .kvasir import Kvasir
@@ -84,7 +84,7 @@ class Phantom(Kvasir):
             return
         rows = self._frames()
         with written_whole(self.folder) as temporary:
-            for seed, row in enumerate(tqdm(rows, "Rendering the phantom", leave=False)):
+            for seed, row in enumerate(track(rows, "Rendering the phantom")):
                 lesion = Lesion(row["class"]) if row["label"] == "abnormal" else None
                 self._write(temporary, row, self.phantom_seed * 1_000_000 + seed, lesion)
             write_split(pd.DataFrame(rows), temporary / "wli" / "split.csv")

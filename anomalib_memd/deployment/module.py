@@ -24,6 +24,11 @@ class TeacherStudentMixin(ExportsOneDetector, SelfDescribingMixin, EndoscopyMixi
     The ``model`` of a subclass has ``embedding``, ``teacher``, ``students`` by modality, and ``judge``.
     """
 
+    next_commands = (
+        "anomalib-memd score --model CKPT --input FOLDER",
+        "anomalib-memd app --model CKPT",
+        "anomalib-memd export --ckpt CKPT",
+    )
     modality: Modality
     stage: Stage
     """The stage that trains."""

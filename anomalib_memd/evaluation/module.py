@@ -1,5 +1,7 @@
 """What every model of this package has from here: evaluator, visualizer and table of predictions."""
 
+from typing import ClassVar
+
 from anomalib.metrics import Evaluator
 from anomalib.visualization import Visualizer
 from lightning.pytorch import Callback
@@ -7,6 +9,7 @@ from lightning.pytorch import Callback
 from anomalib_memd.modality import Modality
 
 from .evaluator import SingleEvaluator
+from .narration import Narration
 from .prediction_table import PredictionTable
 from .visualizer import MultimodalVisualizer
 
@@ -20,6 +23,13 @@ class EndoscopyMixin:
     modality: Modality | None = None
     """Modality of images that are no pairs; ``None`` where the model takes either."""
 
+    next_commands: ClassVar[tuple[str, ...]] = (
+        "anomalib test --model anomalib_memd.NAME --data anomalib_memd.Kvasir --data.root FOLDER --ckpt_path CKPT",
+        "anomalib predict --model anomalib_memd.NAME --data FOLDER --ckpt_path CKPT",
+        "anomalib export --model anomalib_memd.NAME --export_type openvino --ckpt_path CKPT",
+    )
+    """What one would type after a training; ``CKPT`` stands for the checkpoint, and ``NAME`` for the model."""
+
     @staticmethod
     def configure_evaluator() -> Evaluator:
         """Image and, with masks, pixel metrics."""
@@ -31,5 +41,6 @@ class EndoscopyMixin:
         return MultimodalVisualizer()
 
     def configure_callbacks(self) -> list[Callback]:
-        """Anomalib's components and the table of predictions."""
-        return [*super().configure_callbacks(), PredictionTable(self.modality)]
+        """Anomalib's components, the table of predictions, and what a run says."""
+        commands = tuple(command.replace("NAME", type(self).__name__) for command in self.next_commands)
+        return [*super().configure_callbacks(), PredictionTable(self.modality), Narration(commands)]

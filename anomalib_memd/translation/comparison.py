@@ -9,13 +9,13 @@ import torch
 from matplotlib.figure import Figure
 from torch import nn
 from torchvision.transforms.v2.functional import normalize, resize
-from tqdm import tqdm
 
 from anomalib_memd.components.backbones import BackboneError, build_backbone
 from anomalib_memd.data.folder import list_images, split_off
 from anomalib_memd.data.masks import read_mask
 from anomalib_memd.data.reading import find_partner, read_image
 from anomalib_memd.data.split import read_split
+from anomalib_memd.progress import track
 
 from . import metrics
 
@@ -75,7 +75,7 @@ def compare_translations(
     for name, files in partners.items():
         own = pd.DataFrame(
             _judge(paths[i], file, masks.get(paths[i]), truths[i] if truths else None)
-            for i, file in enumerate(tqdm(files, name, leave=False))
+            for i, file in enumerate(track(files, name))
         )
         # White light itself is the first.
         own["contrast in WLI"] = images[0]["contrast"] if images else own["contrast"]
@@ -155,7 +155,7 @@ class _Features:
 
     @torch.inference_mode()
     def __call__(self, paths: Sequence[Path]) -> np.ndarray:
-        starts = tqdm(range(0, len(paths), 16), "Features", leave=False)
+        starts = track(range(0, len(paths), 16), "Features")
         return np.concatenate([self._batch(paths[i : i + 16]) for i in starts])
 
     def _batch(self, paths: Sequence[Path]) -> np.ndarray:
