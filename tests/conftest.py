@@ -129,7 +129,7 @@ def deployable_memd():
 
 
 def phantom_clip(path, scenes, rate=10, size=192, modality=Modality.WLI):
-    """Write a clip of rendered tissue under a scope that moves.
+    """Write a clip of rendered tissue under a light that flickers.
 
     Args:
         path: The file.
@@ -143,8 +143,8 @@ def phantom_clip(path, scenes, rate=10, size=192, modality=Modality.WLI):
     for seconds, seed, lesion in scenes:
         image = render(size, seed, lesion)[0][modality].permute(1, 2, 0).numpy()
         for step in range(round(seconds * rate)):
-            moved = np.roll(image, (step % 3, step % 2), (0, 1))
-            writer.write(number / rate, (moved * 255).round().astype(np.uint8))
+            shown = image * (1 - 0.01 * (step % 4))
+            writer.write(number / rate, (shown * 255).round().astype(np.uint8))
             number += 1
     writer.close()
     return path

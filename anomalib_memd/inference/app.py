@@ -73,7 +73,7 @@ def build(judges: Sequence[Judge]) -> Any:  # noqa: PLR0915  all that is on the 
     except ModuleNotFoundError as error:
         msg = "The page needs Gradio; run: pip install 'anomalib-memd[app]'."
         raise RuntimeError(msg) from error
-    names = [f"{judge.path.parent.name}/{judge.path.name}" for judge in judges]
+    names = [f"Model {number}: {judge.path}" for number, judge in enumerate(judges, 1)]
     folder = Path(mkdtemp(prefix="anomalib-memd-"))
 
     def judge_all(files: list[str] | None, modality: str) -> tuple[list[review.Finding], str]:
@@ -91,7 +91,7 @@ def build(judges: Sequence[Judge]) -> Any:  # noqa: PLR0915  all that is on the 
         for number, threshold in enumerate(thresholds):
             shown.append(review.count(findings, number, threshold))
             shown.append(review.gallery(findings, number, threshold, opacity))
-        table = review.tabulate(findings, names, thresholds)
+        table = review.tabulate(findings, thresholds)
         path = own_folder(request) / "scores.csv"
         table.to_csv(path, index=False)
         return [*shown, table, str(path)]

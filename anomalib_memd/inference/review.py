@@ -114,20 +114,19 @@ def problems(findings: Sequence[Finding]) -> str:
     return "\n".join(lines)
 
 
-def tabulate(findings: Sequence[Finding], names: Sequence[str], thresholds: Sequence[float]) -> pd.DataFrame:
+def tabulate(findings: Sequence[Finding], thresholds: Sequence[float]) -> pd.DataFrame:
     """A line a frame: file, modality, and score, label, threshold and boxes by each model.
 
     Args:
         findings: See :func:`judge_files`.
-        names: A name of each model.
-        thresholds: Score from which a frame is abnormal, for each model.
+        thresholds: Score from which a frame is abnormal, for each model; columns of several have their number.
     """
     rows = []
     for number in order(findings, 0):
         finding = findings[number]
         row: dict[str, Any] = {"file": finding.name, "modality": finding.modality.value if finding.modality else ""}
-        for name, threshold, found in zip(names, thresholds, finding.predictions, strict=False):
-            end = "" if len(names) == 1 else f" ({name})"
+        for model, (threshold, found) in enumerate(zip(thresholds, finding.predictions, strict=False), 1):
+            end = "" if len(thresholds) == 1 else f" {model}"
             boxes = [list(box) for box in find_boxes(found.mask, finding.image.shape[:2])]
             row |= {
                 f"score{end}": round(found.score, 4),

@@ -167,6 +167,8 @@ class VideoWriter:
             self._stream = self._container.add_stream(codec, rate=self._rate)
             self._stream.width, self._stream.height, self._stream.pix_fmt = width, height, "yuv420p"
             self._stream.codec_context.time_base = Fraction(1, 1000)
+            if codec == "libx264":
+                self._stream.options = {"crf": "16"}  # Fine texture stays.
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image[:height, :width]), format="rgb24")
         self._last = max(self._last + 1, round(second * 1000))  # Time stamps rise.
         frame.pts, frame.time_base = self._last, Fraction(1, 1000)

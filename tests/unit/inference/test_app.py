@@ -44,10 +44,10 @@ def test_findings_are_sorted_labelled_and_counted(files):
     assert review.count(findings, 0, 0.5) == "**2 abnormal, 1 normal**, 1 could not be read"
     assert review.count(findings, 1, 0.9) == "**0 abnormal, 3 normal**, 1 could not be read"
     assert review.problems(findings) == "- broken.png: not an image; remove it or take it out of the split."
-    table = review.tabulate(findings, ["a", "b"], [0.6, 0.5])
+    table = review.tabulate(findings, [0.6, 0.5])
     assert table["file"].tolist() == ["red.png", "pink.png", "pale.png", "broken.png"]
-    assert table["label (a)"].tolist()[:3] == ["abnormal", "normal", "normal"]
-    assert table["label (b)"].tolist()[:3] == ["abnormal", "abnormal", "normal"]
+    assert table["label 1"].tolist()[:3] == ["abnormal", "normal", "normal"]
+    assert table["label 2"].tolist()[:3] == ["abnormal", "abnormal", "normal"]
 
 
 def test_what_looks_like_the_other_modality_is_said(files):
