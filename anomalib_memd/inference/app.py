@@ -8,9 +8,9 @@ from typing import Any
 
 from anomalib_memd.modality import Modality
 
-from . import review
 from .judge import Judge, load_judge
 from .regions import OPACITY
+from .review import Review
 
 AUTOMATIC = "recognise"
 
@@ -58,7 +58,7 @@ def serve(page: Any, host: str = "127.0.0.1", port: int | None = None, wait: boo
     )[1]
 
 
-def build(judges: Sequence[Judge]) -> Any:  # noqa: PLR0915  all that is on the page
+def build(judges: Sequence[Judge]) -> Any:
     """The page, as Gradio's ``Blocks``.
 
     Args:
@@ -74,33 +74,26 @@ def build(judges: Sequence[Judge]) -> Any:  # noqa: PLR0915  all that is on the 
         msg = "The page needs Gradio; run: pip install 'anomalib-memd[app]'."
         raise RuntimeError(msg) from error
     names = [f"Model {number}: {judge.path}" for number, judge in enumerate(judges, 1)]
-    folder = Path(mkdtemp(prefix="anomalib-memd-"))
 
-    def judge_all(files: list[str] | None, modality: str) -> tuple[list[review.Finding], str]:
+    def judge_all(files: list[str] | None, whole: list[str] | None, modality: str) -> tuple[Review, str]:
         given = None if modality == AUTOMATIC else Modality(modality)
-        findings = review.judge_files(files or [], judges, given)
-        return findings, review.problems(findings)
+        paths = [*(files or []), *(whole or [])]
+        review = Review.of_files(paths, judges, given, Path(mkdtemp(prefix="anomalib-memd-")))
+        return review, review.problems()
 
-    def own_folder(request: gr.Request) -> Path:
-        path = folder / str(request.session_hash)
-        path.mkdir(exist_ok=True)
-        return path
+    def count(review: Review, *thresholds: float) -> list[str] | str:
+        counts = [review.count(number, threshold) for number, threshold in enumerate(thresholds)]
+        return counts if len(counts) > 1 else counts[0]  # Gradio shows a list of one as a list.
 
-    def show(request: gr.Request, findings: list[review.Finding], opacity: float, *thresholds: float) -> list[Any]:
-        shown: list[Any] = []
-        for number, threshold in enumerate(thresholds):
-            shown.append(review.count(findings, number, threshold))
-            shown.append(review.gallery(findings, number, threshold, opacity))
-        table = review.tabulate(findings, thresholds)
-        path = own_folder(request) / "scores.csv"
-        table.to_csv(path, index=False)
-        return [*shown, table, str(path)]
+    def show(review: Review, opacity: float, *thresholds: float) -> list[Any]:
+        galleries = [review.gallery(number, threshold, opacity) for number, threshold in enumerate(thresholds)]
+        return [*galleries, review.tabulate(thresholds), review.write_table(thresholds)]
 
-    def pack(request: gr.Request, findings: list[review.Finding], opacity: float, *thresholds: float) -> str:
-        return str(review.pack(findings, thresholds, opacity, own_folder(request) / "pictures.zip"))
+    def pack(review: Review, opacity: float, *thresholds: float) -> str:
+        return review.pack(thresholds, opacity)
 
     with gr.Blocks(title="anomalib-memd", analytics_enabled=False) as page:
-        findings = gr.State([])
+        review = gr.State(Review([], Path(mkdtemp(prefix="anomalib-memd-"))))
         gr.Markdown("# anomalib-memd\nNot a medical device. Files stay on this machine.")
         with gr.Row():
             with gr.Tab("Images or a clip"):
@@ -112,26 +105,27 @@ def build(judges: Sequence[Judge]) -> Any:  # noqa: PLR0915  all that is on the 
                 modality = gr.Radio(choices, value=AUTOMATIC, label="Modality", elem_id="modality")
                 opacity = gr.Slider(0, 1, OPACITY, step=0.05, label="Opacity of the heat map", elem_id="opacity")
         trouble = gr.Markdown(elem_id="problems")
-        thresholds, outputs = [], []
+        thresholds, counts, outputs = [], [], []
         with gr.Row():
             for number, (name, judge) in enumerate(zip(names, judges, strict=True)):
                 with gr.Column():
                     gr.Markdown(f"**{name}**, {', '.join(judge.thresholds).upper()}")
                     start = next(iter(judge.thresholds.values()))
-                    label, mark = "Threshold of the score", f"threshold-{number}"
-                    thresholds.append(gr.Slider(0, 1, start, step=0.01, label=label, elem_id=mark))
-                    outputs.append(gr.Markdown(elem_id=f"count-{number}"))
-                    mark = f"gallery-{number}"
-                    outputs.append(gr.Gallery(label="By score", columns=3, object_fit="contain", elem_id=mark))
+                    ids = [f"{what}-{number}" for what in ("threshold", "count", "gallery")]
+                    slider = gr.Slider(0, 1, start, step=0.01, label="Threshold of the score", elem_id=ids[0])
+                    thresholds.append(slider)
+                    counts.append(gr.Markdown(elem_id=ids[1]))
+                    outputs.append(gr.Gallery(label="By score", columns=3, object_fit="contain", elem_id=ids[2]))
         outputs.append(gr.Dataframe(label="Table", interactive=False, elem_id="table"))
         with gr.Row():
             outputs.append(gr.DownloadButton("Table as CSV", elem_id="csv"))
             archive = gr.File(label="Pictures", interactive=False, height=80, elem_id="archive")
-            gr.Button("Pictures as ZIP", elem_id="zip").click(pack, [findings, opacity, *thresholds], archive)
-        shown = [findings, opacity, *thresholds]
-        for source in (files, whole):
-            for event in (source.change, modality.change):
-                event(judge_all, [source, modality], [findings, trouble]).then(show, shown, outputs)
-        for slider in (opacity, *thresholds):
-            slider.change(show, shown, outputs, show_progress="hidden")
+            gr.Button("Pictures as ZIP", elem_id="zip").click(pack, [review, opacity, *thresholds], archive)
+        for source in (files, whole, modality):
+            judged = source.change(judge_all, [files, whole, modality], [review, trouble])
+            judged.then(count, [review, *thresholds], counts).then(show, [review, opacity, *thresholds], outputs)
+        opacity.change(show, [review, opacity, *thresholds], outputs, show_progress="hidden")
+        for slider in thresholds:
+            moved = slider.change(count, [review, *thresholds], counts, show_progress="hidden")
+            moved.then(show, [review, opacity, *thresholds], outputs, show_progress="hidden")
     return page

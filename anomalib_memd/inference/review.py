@@ -1,8 +1,8 @@
 """What the page shows: frames that were judged, as pictures, labels, counts and a table."""
 
-import io
 import zipfile
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +16,7 @@ from anomalib_memd.modality import Modality
 
 from .judge import Judge
 from .regions import draw_prediction, find_boxes
-from .score import judge_frames
+from .score import Judged, judge_frames, save_picture
 from .sources import Frame, read_frames
 from .video_file import VIDEO_SUFFIXES, VideoError, number_of_frames, read_video
 
@@ -39,121 +39,129 @@ class Finding(NamedTuple):
     error: str = ""
 
 
-def judge_files(paths: Sequence[str | Path], judges: Sequence[Judge], modality: Modality | None) -> list[Finding]:
-    """Judge images and clips by one model or several.
-
-    Args:
-        paths: Files.
-        judges: Models.
-        modality: Of all frames; recognised for each if ``None``.
-
-    Returns:
-        A finding for each frame; of a file that cannot be read one with its error.
-    """
-    frames = [frame for path in paths for frame in _frames(Path(path))]
-    by_model = [list(judge_frames(judge, iter(frames), modality)) for judge in judges]
-    found = []
-    for judged in zip(*by_model, strict=True):
-        first = judged[0]
-        name = Path(first.frame.name).name
-        if first.prediction is None:
-            message = first.frame.error.replace(str(Path(first.frame.name).parent) + "/", "")
-            found.append(Finding(name, None, None, None, (), message))
-            continue
-        predictions = tuple(each.prediction for each in judged if each.prediction is not None)
-        found.append(Finding(name, first.frame.image, first.modality, first.recognised, predictions))
-    return found
-
-
-def order(findings: Sequence[Finding], model: int) -> list[int]:
-    """Numbers of the findings by the score of a model, the highest first; errors come last."""
-    scored = [n for n, finding in enumerate(findings) if finding.predictions]
-    by_score = sorted(scored, key=lambda n: -findings[n].predictions[model].score)
-    return by_score + [n for n, finding in enumerate(findings) if not finding.predictions]
-
-
 def label_of(prediction: FramePrediction, threshold: float) -> str:
     """Label by a threshold of the user's choice."""
     return "abnormal" if prediction.score >= threshold else "normal"
 
 
-def gallery(findings: Sequence[Finding], model: int, threshold: float, opacity: float) -> list[tuple[np.ndarray, str]]:
-    """Pictures with their captions, sorted by score.
+@dataclass(frozen=True)
+class Review:
+    """Frames that were judged by one model or several.
 
     Args:
-        findings: See :func:`judge_files`.
-        model: Number of the model.
-        threshold: Score from which a frame is abnormal.
-        opacity: Of the heat map.
+        findings: One for each frame.
+        folder: Where pictures and tables are written; each picture is drawn once.
     """
-    shown = []
-    for finding in (findings[number] for number in order(findings, model)):
-        if finding.image is not None:
+
+    findings: Sequence[Finding]
+    folder: Path
+
+    @classmethod
+    def of_files(
+        cls, paths: Sequence[str | Path], judges: Sequence[Judge], modality: Modality | None, folder: Path
+    ) -> "Review":
+        """Judge images and clips; of a file that cannot be read there is a finding with its error.
+
+        Args:
+            paths: Files.
+            judges: Models.
+            modality: Of all frames; recognised for each if ``None``.
+            folder: See the class.
+        """
+        frames = [frame for path in paths for frame in _frames(Path(path))]
+        by_model = [list(judge_frames(judge, iter(frames), modality)) for judge in judges]
+        return cls([_finding(judged) for judged in zip(*by_model, strict=True)], folder)
+
+    def order(self, model: int) -> list[int]:
+        """Numbers of the findings by the score of a model, the highest first; errors come last."""
+        scored = [n for n, finding in enumerate(self.findings) if finding.predictions]
+        by_score = sorted(scored, key=lambda n: -self.findings[n].predictions[model].score)
+        return by_score + [n for n, finding in enumerate(self.findings) if not finding.predictions]
+
+    def count(self, model: int, threshold: float) -> str:
+        """How many frames have which label, as a sentence."""
+        labels = [label_of(found.predictions[model], threshold) for found in self.findings if found.predictions]
+        errors = sum(bool(found.error) for found in self.findings)
+        text = f"**{labels.count('abnormal')} abnormal, {labels.count('normal')} normal**"
+        return text + (f", {errors} could not be read" if errors else "")
+
+    def problems(self) -> str:
+        """What could not be read, and what looks like the other modality, a line each."""
+        lines = [f"- {found.error}" for found in self.findings if found.error]
+        lines += [
+            f"- {found.name} looks like {found.recognised.upper()}, but was judged as {found.modality.upper()}."
+            for found in self.findings
+            if found.recognised is not None and found.recognised is not found.modality
+        ]
+        return "\n".join(lines)
+
+    def gallery(self, model: int, threshold: float, opacity: float) -> list[tuple[str, str]]:
+        """Files of the pictures with their captions, sorted by score.
+
+        Args:
+            model: Number of the model.
+            threshold: Score from which a frame is abnormal.
+            opacity: Of the heat map.
+        """
+        shown = []
+        for number in self.order(model):
+            finding = self.findings[number]
+            if finding.image is None:
+                continue
             prediction = finding.predictions[model]
+            path = self.folder / f"{number}-{model}-{opacity:.2f}.jpg"
+            if not path.exists():
+                save_picture(draw_prediction(finding.image, prediction, opacity), path)
             text = f"{label_of(prediction, threshold)} {prediction.score:.2f} {finding.modality.upper()} {finding.name}"
-            shown.append((draw_prediction(finding.image, prediction, opacity), text))
-    return shown
+            shown.append((str(path), text))
+        return shown
+
+    def tabulate(self, thresholds: Sequence[float]) -> pd.DataFrame:
+        """A line a frame: file, modality, and score, label, threshold and boxes by each model.
+
+        Args:
+            thresholds: Score from which a frame is abnormal, for each model; columns of several have their number.
+        """
+        rows = []
+        for number in self.order(0):
+            finding = self.findings[number]
+            row: dict[str, Any] = {"file": finding.name, "modality": finding.modality.value if finding.modality else ""}
+            for model, (threshold, found) in enumerate(zip(thresholds, finding.predictions, strict=False), 1):
+                end = "" if len(thresholds) == 1 else f" {model}"
+                boxes = [list(box) for box in find_boxes(found.mask, finding.image.shape[:2])]
+                row |= {
+                    f"score{end}": round(found.score, 4),
+                    f"label{end}": label_of(found, threshold),
+                    f"threshold{end}": round(threshold, 4),
+                    f"boxes{end}": str(boxes),
+                }
+            rows.append(row | {"error": finding.error})
+        return pd.DataFrame(rows)
+
+    def write_table(self, thresholds: Sequence[float]) -> str:
+        """Write the table as CSV; returns its file."""
+        path = self.folder / "scores.csv"
+        self.tabulate(thresholds).to_csv(path, index=False)
+        return str(path)
+
+    def pack(self, thresholds: Sequence[float], opacity: float) -> str:
+        """Write all pictures into a ZIP archive, a folder a model; returns its file."""
+        path = self.folder / "pictures.zip"
+        with zipfile.ZipFile(path, "w") as archive:
+            for model, threshold in enumerate(thresholds):
+                for number, (picture, caption) in enumerate(self.gallery(model, threshold, opacity)):
+                    archive.write(picture, f"model {model + 1}/{number:04d} {caption}.jpg")
+        return str(path)
 
 
-def count(findings: Sequence[Finding], model: int, threshold: float) -> str:
-    """How many frames have which label, as a sentence."""
-    labels = [label_of(finding.predictions[model], threshold) for finding in findings if finding.predictions]
-    errors = sum(bool(finding.error) for finding in findings)
-    text = f"**{labels.count('abnormal')} abnormal, {labels.count('normal')} normal**"
-    return text + (f", {errors} could not be read" if errors else "")
-
-
-def problems(findings: Sequence[Finding]) -> str:
-    """What could not be read, and what looks like the other modality, a line each."""
-    lines = [f"- {finding.error}" for finding in findings if finding.error]
-    lines += [
-        f"- {finding.name} looks like {finding.recognised.upper()}, but was judged as {finding.modality.upper()}."
-        for finding in findings
-        if finding.recognised is not None and finding.recognised is not finding.modality
-    ]
-    return "\n".join(lines)
-
-
-def tabulate(findings: Sequence[Finding], thresholds: Sequence[float]) -> pd.DataFrame:
-    """A line a frame: file, modality, and score, label, threshold and boxes by each model.
-
-    Args:
-        findings: See :func:`judge_files`.
-        thresholds: Score from which a frame is abnormal, for each model; columns of several have their number.
-    """
-    rows = []
-    for number in order(findings, 0):
-        finding = findings[number]
-        row: dict[str, Any] = {"file": finding.name, "modality": finding.modality.value if finding.modality else ""}
-        for model, (threshold, found) in enumerate(zip(thresholds, finding.predictions, strict=False), 1):
-            end = "" if len(thresholds) == 1 else f" {model}"
-            boxes = [list(box) for box in find_boxes(found.mask, finding.image.shape[:2])]
-            row |= {
-                f"score{end}": round(found.score, 4),
-                f"label{end}": label_of(found, threshold),
-                f"threshold{end}": round(threshold, 4),
-                f"boxes{end}": str(boxes),
-            }
-        rows.append(row | {"error": finding.error})
-    return pd.DataFrame(rows)
-
-
-def pack(findings: Sequence[Finding], thresholds: Sequence[float], opacity: float, path: Path) -> Path:
-    """Save all pictures as a ZIP archive, a folder a model.
-
-    Args:
-        findings: See :func:`judge_files`.
-        thresholds: Score from which a frame is abnormal, for each model.
-        opacity: Of the heat maps.
-        path: The archive.
-    """
-    with zipfile.ZipFile(path, "w") as archive:
-        for model, threshold in enumerate(thresholds):
-            for number, (picture, caption) in enumerate(gallery(findings, model, threshold, opacity)):
-                content = io.BytesIO()
-                Image.fromarray(picture).save(content, "JPEG", quality=92)
-                archive.writestr(f"model {model + 1}/{number:04d} {caption}.jpg", content.getvalue())
-    return path
+def _finding(judged: Sequence[Judged]) -> Finding:
+    """What all models made of one frame."""
+    first = judged[0]
+    path = Path(first.frame.name)
+    if first.prediction is None:
+        return Finding(path.name, None, None, None, (), first.frame.error.replace(f"{path.parent}/", ""))
+    predictions = tuple(each.prediction for each in judged if each.prediction is not None)
+    return Finding(path.name, first.frame.image, first.modality, first.recognised, predictions)
 
 
 def _frames(path: Path) -> Iterator[Frame]:

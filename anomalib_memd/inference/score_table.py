@@ -99,7 +99,7 @@ class ScoreTable:
 
     def add_error(self, name: str, error: str) -> None:
         """Add a frame that could not be judged."""
-        self._write(name, "", "", "", "", "", "", error)
+        self._write(name, "", "", "", "", "", "", " ".join(error.split()))
         self.counts["error"] += 1
 
     def _write(self, *values: str) -> None:

@@ -125,13 +125,16 @@ def ahead(items: Iterable[Item], depth: int = READ_AHEAD) -> Iterator[Item]:
         thread.join()
 
 
-def _walk(folder: Path) -> Iterator[Path]:
+def _walk(folder: Path, above: tuple[str, ...] = ()) -> Iterator[Path]:
+    real = os.path.realpath(folder)
+    if real in above:  # A link that leads back up.
+        return
     with os.scandir(folder) as entries:
         names = sorted((entry.name, entry.is_dir()) for entry in entries if not entry.name.startswith("."))
     for name, is_folder in names:
         path = folder / name
         if is_folder:
-            yield from _walk(path)
+            yield from _walk(path, (*above, real))
         elif _is_known(path):
             yield path
 

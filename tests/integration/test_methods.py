@@ -19,24 +19,24 @@ SMALL = {"image_size": (64, 64)}
 METHODS = {
     "EDC": {**RESNET, "steps": 60, "lr": 1e-3, "encoder_lr": 1e-4},
     "SCRD4AD": {**RESNET, "steps": 200, "lr": 2e-3},
-    "ReContrast": {**RESNET, "steps": 60},
+    "ReContrast": {**RESNET, "steps": 30},
     "SkipTS": {**RESNET, "steps": 60},
     "MultiresolutionKD": {**LITE, "layers": ["blocks.1", "blocks.2", "blocks.4"], "steps": 60},
     "FeatureAutoEncoder": {
         **LITE, "layers": ["blocks.1", "blocks.2", "blocks.4"], "distance": "mse", "steps": 100, "lr": 1e-3,
     },
     "SimpleNet": {
-        **LITE, "layers": ["blocks.1", "blocks.2"], "noise": 0.5, "steps": 100, "lr": 1e-3, "adaptor_lr": 1e-3,
+        **LITE, "layers": ["blocks.1", "blocks.2"], "noise": 0.5, "steps": 60, "lr": 1e-3, "adaptor_lr": 1e-3,
     },
     "PANDA": {**LITE, "layer": "blocks.4", "steps": 20},
     "MeanShifted": {**LITE, "layer": "blocks.4", "steps": 10},
     "CutPaste": {**LITE, "layer": "blocks.4", "steps": 40},
-    "CMP": {**LITE, "layer": "blocks.4", "steps": 100, "lr": 3e-4},
+    "CMP": {**LITE, "layer": "blocks.4", "steps": 60, "lr": 3e-4},
     "AutoEncoder": {**SMALL, "steps": 200},
     "AutoEncoder memory": {**SMALL, "kind": "memory", "steps": 200},
     "DDAD": {**SMALL, "steps": 200},
     "D2UE": {**SMALL, "steps": 200, "lr": 1e-3},
-    "FAnoGAN": {"image_size": (32, 32), "steps": 150, "encoder_lr": 1e-3},
+    "FAnoGAN": {"image_size": (32, 32), "steps": 70, "encoder_lr": 1e-3},
     "ForeignPatch nsa": {**SMALL, "kind": "nsa", "steps": 100, "lr": 3e-3},
 }  # fmt: skip
 BY_MAP = {"CMP", "D2UE"}

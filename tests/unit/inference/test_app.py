@@ -1,6 +1,7 @@
 """The page, in a browser without a window."""
 
 import shutil
+import zipfile
 
 import numpy as np
 import pandas as pd
@@ -11,6 +12,7 @@ from anomalib_memd import Modality
 from anomalib_memd.inference import app as module
 from anomalib_memd.inference import review
 from anomalib_memd.inference.app import app, build, serve
+from anomalib_memd.inference.review import Review
 from tests.conftest import phantom_clip
 
 from .conftest import RednessJudge
@@ -32,42 +34,51 @@ def files(tmp_path):
     return sorted(map(str, tmp_path.glob("*.png")))
 
 
-def test_findings_are_sorted_labelled_and_counted(files):
+def test_findings_are_sorted_labelled_and_counted(files, tmp_path):
     judges = [RednessJudge(), RednessJudge("other.xml", (Modality.NBI,), 0.9)]
-    findings = review.judge_files(files, judges, None)
-    shown = review.gallery(findings, 0, 0.5, 0.4)
+    found = Review.of_files(files, judges, None, tmp_path)
+    shown = found.gallery(0, 0.5, 0.4)
     assert [text for _, text in shown] == [
         "abnormal 0.86 WLI red.png",
         "abnormal 0.55 WLI pink.png",
         "normal 0.31 WLI pale.png",
     ]
-    assert review.count(findings, 0, 0.5) == "**2 abnormal, 1 normal**, 1 could not be read"
-    assert review.count(findings, 1, 0.9) == "**0 abnormal, 3 normal**, 1 could not be read"
-    assert review.problems(findings) == "- broken.png: not an image; remove it or take it out of the split."
-    table = review.tabulate(findings, [0.6, 0.5])
+    assert found.count(0, 0.5) == "**2 abnormal, 1 normal**, 1 could not be read"
+    assert found.count(1, 0.9) == "**0 abnormal, 3 normal**, 1 could not be read"
+    assert found.problems() == "- broken.png: not an image; remove it or take it out of the split."
+    table = found.tabulate([0.6, 0.5])
     assert table["file"].tolist() == ["red.png", "pink.png", "pale.png", "broken.png"]
     assert table["label 1"].tolist()[:3] == ["abnormal", "normal", "normal"]
     assert table["label 2"].tolist()[:3] == ["abnormal", "abnormal", "normal"]
 
 
-def test_what_looks_like_the_other_modality_is_said(files):
-    findings = review.judge_files(files[:1] + files[3:], [RednessJudge()], Modality.NBI)
-    assert "red.png looks like WLI, but was judged as NBI." in review.problems(findings)
+def test_a_picture_is_drawn_once_whatever_the_threshold_is(files, tmp_path, monkeypatch):
+    found = Review.of_files(files, [RednessJudge()], None, tmp_path)
+    first = found.gallery(0, 0.5, 0.4)
+    monkeypatch.setattr(review, "draw_prediction", None)
+    assert [path for path, _ in found.gallery(0, 0.9, 0.4)] == [path for path, _ in first]
+    with zipfile.ZipFile(found.pack([0.5], 0.4)) as archive:
+        assert archive.namelist()[0] == "model 1/0000 abnormal 0.86 WLI red.png.jpg"
+
+
+def test_what_looks_like_the_other_modality_is_said(files, tmp_path):
+    found = Review.of_files(files[:1] + files[3:], [RednessJudge()], Modality.NBI, tmp_path)
+    assert "red.png looks like WLI, but was judged as NBI." in found.problems()
 
 
 def test_a_clip_is_judged_in_parts(tmp_path, monkeypatch):
     monkeypatch.setattr(review, "CLIP_FRAMES", 5)
     clip = phantom_clip(tmp_path / "clip.mp4", [(2.0, 0, None)], size=64)
-    findings = review.judge_files([clip], [RednessJudge()], None)
-    assert [finding.name for finding in findings] == [f"clip.mp4 at {n * 0.4:.2f} s" for n in range(5)]
+    found = Review.of_files([clip], [RednessJudge()], None, tmp_path)
+    assert [finding.name for finding in found.findings] == [f"clip.mp4 at {n * 0.4:.2f} s" for n in range(5)]
     (tmp_path / "bad.mp4").write_bytes(b"no video")
-    (finding,) = review.judge_files([tmp_path / "bad.mp4"], [RednessJudge()], None)
+    (finding,) = Review.of_files([tmp_path / "bad.mp4"], [RednessJudge()], None, tmp_path).findings
     assert "bad.mp4: cannot be opened as a video" in finding.error
 
 
 def test_large_pictures_are_kept_small(tmp_path):
     Image.fromarray(np.full((1300, 700, 3), 99, dtype=np.uint8)).save(tmp_path / "a.png")
-    (finding,) = review.judge_files([tmp_path / "a.png"], [RednessJudge()], None)
+    (finding,) = Review.of_files([tmp_path / "a.png"], [RednessJudge()], None, tmp_path).findings
     assert finding.image.shape[0] == review.LARGEST
 
 
@@ -125,8 +136,8 @@ def test_a_picture_is_dropped_a_heat_map_appears_and_the_slider_moves_labels(pag
     slider.fill("0.6")
     slider.press("Enter")
     page.wait_for_function("document.querySelector('#count-0').innerText.includes('1 abnormal, 2 normal')")
-    page.wait_for_function("document.querySelector('#gallery-0').innerText.includes('normal 0.55 WLI pink.png')")
-    assert "\nabnormal 0.55" not in page.inner_text("#gallery-0")
+    page.wait_for_function("!document.querySelector('#gallery-0').innerText.includes('abnormal 0.55')")
+    assert "normal 0.55 WLI pink.png" in page.inner_text("#gallery-0")
     with page.expect_download() as download:
         page.click("#csv")
     table = pd.read_csv(download.value.path())

@@ -33,6 +33,11 @@ def test_a_folder_gives_its_files_in_the_order_of_names(folder):
     assert names(folder, find_files(folder)) == ["a/deep/c.tiff", "a/ä ö.JPG", "b.png", "broken.png"]
 
 
+def test_a_link_that_leads_back_up_is_not_followed(folder):
+    (folder / "a" / "up").symlink_to(folder)
+    assert names(folder, find_files(folder)) == ["a/deep/c.tiff", "a/ä ö.JPG", "b.png", "broken.png"]
+
+
 def test_a_file_and_a_pattern_are_sources_too(folder):
     assert names(folder, find_files(folder / "b.png")) == ["b.png"]
     assert names(folder, find_files(f"{folder}/**/*.tiff")) == ["a/deep/c.tiff"]

@@ -4,6 +4,7 @@ import logging
 import shutil
 
 import numpy as np
+import openvino
 import pandas as pd
 import pytest
 import torch
@@ -16,6 +17,7 @@ from torchvision.transforms.v2 import RandomHorizontalFlip
 import anomalib_memd.data.dataset
 from anomalib_memd import MEMD, Branch, Kvasir, Modality, PairedImageBatch
 from anomalib_memd.components.two_stage import Stage, TwoStageTraining, warmup_and_decay
+from anomalib_memd.deployment import AS_EXPORTED
 from tests.conftest import small_memd, small_phantom
 
 QUIET = {"accelerator": "cpu", "logger": False, "enable_progress_bar": False, "enable_model_summary": False}
@@ -335,3 +337,18 @@ def test_normal_images_alone_train_and_set_thresholds(tmp_path, phantom_root, ca
 def test_a_false_positive_rate_is_a_share():
     with pytest.raises(ValueError, match="above 0 and below 1, got 0"):
         small_memd(false_positive_rate=0.0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("backbone", "layers", "size"),
+    [("convnext_atto", ("stages.1", "stages.2"), 64), ("vit_tiny_patch16_224", ("blocks.3", "blocks.7"), 224)],
+)
+def test_other_families_of_backbones_train_and_export(tmp_path, phantom_root, backbone, layers, size):
+    model = small_memd(backbone=backbone, layers=layers, image_size=(size, size))
+    fit(model, small_phantom(phantom_root), tmp_path)
+    frames = torch.rand(2, 3, 80, 80)
+    with torch.inference_mode():
+        expected = model.deployed()(frames).pred_score
+    exported = openvino.Core().compile_model(model.deployed().to_openvino(tmp_path), "CPU", AS_EXPORTED)
+    np.testing.assert_allclose(exported(frames.numpy())["pred_score"], expected.numpy(), atol=2e-3)
