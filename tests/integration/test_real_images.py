@@ -11,15 +11,16 @@ from anomalib.deploy import CompressionType
 from torchvision.transforms.v2 import Resize
 
 from anomalib_memd import MEMD, Kvasir, SpectralNBI
-from anomalib_memd.adaptation import _recalibrate
 from anomalib_memd.components.backbones import build_backbone
 from anomalib_memd.components.embedding import FeatureEmbedding
 from anomalib_memd.components.feature_cache import FeatureCache
 from anomalib_memd.components.negatives import NegativePool
+from anomalib_memd.components.training_features import FeatureSet
 from anomalib_memd.components.two_stage import Stage
 from anomalib_memd.data.reading import read_image
 from anomalib_memd.deployment import AS_EXPORTED
 from anomalib_memd.modality import Branch, Modality
+from anomalib_memd.models.memd.cross_fitting import cross_fit
 from tests.conftest import SHARED, needs_shared
 
 pytestmark = needs_shared
@@ -83,7 +84,7 @@ def solved():
     pool = NegativePool(dataset, model.features.synthesis, 1, model.features.normalize)
     cache = FeatureCache(model.model.embedding, [pool], model.model.embedding.digest())
     cache.fill(torch.device("cpu"))
-    _recalibrate(model, cache, 0.1)
+    cross_fit(model, FeatureSet(cache, torch.arange(len(cache.features)), model.device), 0.1)
     cache.close()
     model.trained = set(Stage)
     return model

@@ -11,7 +11,7 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image
 from skimage.measure import label
 
-from anomalib_memd import Modality
+from anomalib_memd import Branch, Modality
 from anomalib_memd.data.tissue import render
 from anomalib_memd.deployment.detector import DeployedDetector
 from anomalib_memd.deployment.metadata import ModelFileError
@@ -190,6 +190,7 @@ def test_every_export_judges_as_its_checkpoint_does(checkpoint, frames, tmp_path
         np.testing.assert_allclose(found.anomaly_map, expected[number].anomaly_map, atol=5e-3)
 
 
+@pytest.mark.slow
 def test_a_model_of_one_size_takes_any(frames, tmp_path):
     path = deployable_memd().deployed(Modality.WLI).to_openvino(tmp_path, input_size=(64, 64))
     found = list(load_judge(path)(frames))
@@ -197,7 +198,7 @@ def test_a_model_of_one_size_takes_any(frames, tmp_path):
 
 
 def test_what_is_no_student_is_refused(tmp_path):
-    teacher = deployable_memd().deployed(__import__("anomalib_memd").Branch.TEACHER).to_openvino(tmp_path)
+    teacher = deployable_memd().deployed(Branch.TEACHER).to_torchscript(tmp_path)
     with pytest.raises(ModelFileError, match="is the teacher"):
         load_judge(teacher)
     with pytest.raises(ModelFileError, match="no such exported model"):
