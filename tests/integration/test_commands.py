@@ -120,7 +120,7 @@ def test_exports_score_as_predict_does(predicted, demo, checkpoint, monkeypatch,
     monkeypatch.setenv("TRUST_REMOTE_CODE", "1")
     scores = predicted[2].dropna(subset="score").set_index("path").score
     files = []
-    for kind, name in (("openvino", "model.xml"), ("onnx", "model.onnx"), ("torch", "model.pt")):
+    for kind, name in (("openvino", "model.xml"), ("torch", "model.pt")):
         options = ["--export_type", kind, "--ckpt_path", checkpoint, "--export_root", tmp_path]
         run(demo[0], "export", *MODEL, "--model.modality", "nbi", *options)
         files.append(tmp_path / "weights" / kind / name)
