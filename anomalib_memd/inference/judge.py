@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -16,6 +16,8 @@ from anomalib_memd.deployment.stream import FramePrediction, FrameStream
 from anomalib_memd.files import file_digest
 from anomalib_memd.modality import Branch, Modality
 from anomalib_memd.models.memd.lightning_model import MEMD
+
+ModalityName = Literal["wli", "nbi"]
 
 
 class Seen(NamedTuple):
@@ -88,15 +90,18 @@ def choose_modality(judge: Judge, image: np.ndarray, given: Modality | None) -> 
     return (wanted if wanted in judge.thresholds else next(iter(judge.thresholds))), recognised
 
 
-def require_modality(judge: Judge, given: Modality | None) -> None:
-    """Refuse a modality that the user has asked for and the model does not judge.
+def require_modality(judge: Judge, given: ModalityName | None) -> Modality | None:
+    """The modality that the user has asked for, if any.
 
     Raises:
-        ModelFileError: If there is no student for it.
+        ModelFileError: If the model has no student for it.
     """
-    if given is not None and given not in judge.thresholds:
+    if given is None:
+        return None
+    if given not in judge.thresholds:
         msg = f"{judge.path} judges {', '.join(judge.thresholds).upper()}, not {given.upper()}; give another model."
         raise ModelFileError(msg)
+    return Modality(given)
 
 
 class StreamJudge:

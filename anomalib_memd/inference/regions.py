@@ -1,5 +1,6 @@
 """Where in a frame something abnormal is, as boxes and as a picture."""
 
+from pathlib import Path
 from typing import NamedTuple
 
 import matplotlib as mpl
@@ -74,3 +75,13 @@ def draw_prediction(
         place, scale = (width // 60, height // 60), max(10, height // 24)
         draw.text(place, text, fill=LINE, font_size=scale, stroke_width=max(1, scale // 12), stroke_fill=(0, 0, 0))
     return np.asarray(picture)
+
+
+def save_picture(image: np.ndarray, path: Path) -> None:
+    """Save a picture as JPEG.
+
+    Args:
+        image: sRGB of 8 bits, ``(H, W, 3)``.
+        path: The file.
+    """
+    Image.fromarray(image).save(path, quality=92)

@@ -5,20 +5,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-import numpy as np
-from PIL import Image
-
 from anomalib_memd.deployment.stream import FramePrediction
 from anomalib_memd.files import used_alone
 from anomalib_memd.modality import Modality
 from anomalib_memd.progress import track
 
-from .judge import Judge, Seen, choose_modality, fingerprint, load_judge, require_modality
-from .regions import draw_prediction
+from .judge import Judge, ModalityName, Seen, choose_modality, fingerprint, load_judge, require_modality
+from .regions import draw_prediction, save_picture
 from .score_table import ScoreTable, require_parquet, to_parquet
 from .sources import Frame, ahead, find_files, read_frames
 
-ModalityName = Literal["wli", "nbi"]
 Overlays = Literal["none", "abnormal", "all"]
 TableFormat = Literal["csv", "parquet"]
 
@@ -93,8 +89,7 @@ def score(
     files = find_files(input)
     first = next(files)  # Before anything is written.
     judge = load_judge(model)
-    given = None if modality is None else Modality(modality)
-    require_modality(judge, given)
+    given = require_modality(judge, modality)
     facts = {"model": fingerprint(judge), "modality": modality}
     with used_alone(output):
         scores = ScoreTable(output, facts)
@@ -144,16 +139,6 @@ class _Pictures:
         name = Path(file).stem + (f" {number}" if number else "")
         save_picture(draw_prediction(image, prediction), self.folder / f"{self.saved:06d} {name}.jpg")
         self.saved += 1
-
-
-def save_picture(image: np.ndarray, path: Path) -> None:
-    """Save a picture as JPEG.
-
-    Args:
-        image: sRGB of 8 bits, ``(H, W, 3)``.
-        path: The file.
-    """
-    Image.fromarray(image).save(path, quality=92)
 
 
 def _chained(first: Path, rest: Iterator[Path]) -> Iterator[Path]:

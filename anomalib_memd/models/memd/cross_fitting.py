@@ -1,7 +1,7 @@
 """Thresholds by normal images alone: each is judged by what was solved for on others."""
 
 from collections import defaultdict
-from typing import TYPE_CHECKING
+from typing import Any
 
 import pandas as pd
 import torch
@@ -13,9 +13,6 @@ from anomalib_memd.components.training_features import FeatureSet
 from anomalib_memd.components.two_stage import Stage
 from anomalib_memd.components.weighing import gather_evidence
 from anomalib_memd.modality import Branch, Modality
-
-if TYPE_CHECKING:
-    from .lightning_model import MEMD
 
 FOLDS = 8
 """Number of parts of the images; each is scored by what was solved for on the others."""
@@ -32,7 +29,7 @@ def require_share(false_positive_rate: float) -> None:
         raise ValueError(msg)
 
 
-def cross_fit(model: "MEMD", given: FeatureSet, false_positive_rate: float) -> pd.DataFrame:
+def cross_fit(model: Any, given: FeatureSet, false_positive_rate: float) -> pd.DataFrame:
     """Solve again for all of a model, and set its thresholds by normal images alone.
 
     The threshold of the score moves to where the given share of the normal images exceeds it, that of the map to where
@@ -40,7 +37,7 @@ def cross_fit(model: "MEMD", given: FeatureSet, false_positive_rate: float) -> p
     drawn of them. For this each image is judged by what was solved for on others.
 
     Args:
-        model: The model.
+        model: A :class:`.MEMD`.
         given: Features of its training images, at least ``FOLDS`` of them.
         false_positive_rate: Share of normal images that may be called abnormal, above 0 and below 1.
 
@@ -77,13 +74,13 @@ def cross_fit(model: "MEMD", given: FeatureSet, false_positive_rate: float) -> p
     return pd.DataFrame(thresholds)
 
 
-def cross_fit_without_labels(model: "MEMD") -> None:
+def cross_fit_without_labels(model: Any) -> None:
     """Set thresholds by normal images, where no validation image is abnormal.
 
     It waits for the students, and needs the kept features of training images. See :func:`cross_fit`.
 
     Args:
-        model: A model in training that is solved for.
+        model: A :class:`.MEMD` in training that is solved for.
     """
     given = model.features.pairs
     if (
@@ -100,13 +97,13 @@ def cross_fit_without_labels(model: "MEMD") -> None:
     rank_zero_info(f"Thresholds were set by normal images alone: {rate:.0%} of them are called abnormal.")
 
 
-def _solve(model: "MEMD", given: FeatureSet) -> None:
+def _solve(model: Any, given: FeatureSet) -> None:
     for stage in Stage:
         model.solve(stage, given)
 
 
 def _solve_by_folds(
-    model: "MEMD", given: FeatureSet, folds: torch.Tensor
+    model: Any, given: FeatureSet, folds: torch.Tensor
 ) -> tuple[list[dict[str, torch.Tensor]], dict[WeighedEvidence, torch.Tensor]]:
     """What is solved for without each fold, and the evidence on the normal images left out, ``(N, 3)``."""
     detectors = [detector for stage in Stage for detector in model.model.detectors(stage)]
@@ -130,7 +127,7 @@ def _calibrate(normal: dict[WeighedEvidence, torch.Tensor]) -> None:
 
 
 @torch.no_grad()
-def _judge(model: "MEMD", branch: Branch, features: Features) -> tuple[torch.Tensor, torch.Tensor]:
+def _judge(model: Any, branch: Branch, features: Features) -> tuple[torch.Tensor, torch.Tensor]:
     """Raw scores ``(B,)`` and maps ``(B, h, w)`` on the grid of the features."""
     features = {modality: part.float() for modality, part in features.items()}
     prediction = model.model.judge(branch, features, features[Modality.WLI].shape[-2:])

@@ -14,6 +14,7 @@ from anomalib_memd import Modality
 from anomalib_memd.data.tissue import Lesion, render
 from anomalib_memd.deployment.stream import FramePrediction
 from anomalib_memd.inference import video as module
+from anomalib_memd.inference import video_report
 from anomalib_memd.inference.events import EventFinder, TimedFrame, smooth
 from anomalib_memd.inference.quality import Defect, find_defect
 from anomalib_memd.inference.video import video
@@ -147,6 +148,31 @@ def test_events_are_found_when_they_are(clip, known, tmp_path, capsys):
     assert Image.open(tmp_path / "out" / "timeline.png").size[0] > 1000
 
 
+def test_nothing_of_an_earlier_run_stays(clip, known, tmp_path):
+    video("model.xml", str(clip), tmp_path / "out")
+    known.thresholds = dict.fromkeys(Modality, 2.0)
+    video("model.xml", str(clip), tmp_path / "out", annotate=False)
+    assert not list((tmp_path / "out" / "events").iterdir())
+    assert not (tmp_path / "out" / "annotated.mp4").exists()
+    assert pd.read_csv(tmp_path / "out" / "events.csv").empty
+
+
+def test_what_a_camera_showed_is_kept_when_the_user_ends_it(clip, known, tmp_path, monkeypatch):
+    class UntilTheUserEndsIt(LiveFrames):
+        def __iter__(self):
+            for number, item in enumerate(read_video(self.source)):
+                if number == 30:
+                    raise KeyboardInterrupt
+                yield item
+
+    monkeypatch.setattr(module, "LiveFrames", UntilTheUserEndsIt)
+    monkeypatch.setattr(module, "is_live", lambda _: True)
+    video("model.xml", str(clip), tmp_path / "out")
+    assert len(pd.read_csv(tmp_path / "out" / "frames.csv")) == 30
+    (event,) = pd.read_csv(tmp_path / "out" / "events.csv").itertuples()
+    assert event.start == pytest.approx(2.0, abs=0.11)
+
+
 def test_a_damaged_video_keeps_what_came_before(clip, known, tmp_path, monkeypatch):
     def broken(source):
         for number, item in enumerate(read_video(source)):
@@ -163,7 +189,7 @@ def test_a_damaged_video_keeps_what_came_before(clip, known, tmp_path, monkeypat
 
 
 def test_nothing_half_written_stays_when_a_run_fails(clip, known, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "annotated", lambda *_: 1 / 0)
+    monkeypatch.setattr(video_report, "annotated", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         video("model.xml", str(clip), tmp_path / "out")
     assert {path.name for path in (tmp_path / "out").iterdir()} == {".lock"}
