@@ -1,6 +1,7 @@
 """A page in the browser: drop images or a clip, look at heat maps, move the threshold, compare two models."""
 
 import os
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import mkdtemp
@@ -13,6 +14,10 @@ from .regions import OPACITY
 from .review import Review
 
 AUTOMATIC = "recognise"
+KEPT = 3600
+"""Seconds after which files of a page that was closed are deleted."""
+LARGEST_FILE = "2gb"
+"""Of what is dropped."""
 
 
 def app(model: Path, compare: Path | None = None, host: str = "127.0.0.1", port: int = 7860) -> None:
@@ -52,7 +57,7 @@ def serve(page: Any, host: str = "127.0.0.1", port: int | None = None, wait: boo
     import gradio as gr  # noqa: PLC0415  an extra
 
     theme = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"])  # Others are fetched.
-    where = {"server_name": host, "server_port": port, "share": False}
+    where = {"server_name": host, "server_port": port, "share": False, "max_file_size": LARGEST_FILE}
     return page.launch(
         **where, theme=theme, footer_links=[], quiet=True, show_error=True, prevent_thread_lock=not wait
     )[1]
@@ -75,25 +80,17 @@ def build(judges: Sequence[Judge]) -> Any:
         raise RuntimeError(msg) from error
     names = [f"Model {number}: {judge.path}" for number, judge in enumerate(judges, 1)]
 
-    def judge_all(files: list[str] | None, whole: list[str] | None, modality: str) -> tuple[Review, str]:
+    def judge_all(
+        before: Review, files: list[str] | None, whole: list[str] | None, modality: str
+    ) -> tuple[Review, str]:
+        _forget(before)
         given = None if modality == AUTOMATIC else Modality(modality)
         paths = [*(files or []), *(whole or [])]
         review = Review.of_files(paths, judges, given, Path(mkdtemp(prefix="anomalib-memd-")))
         return review, review.problems()
 
-    def count(review: Review, *thresholds: float) -> list[str] | str:
-        counts = [review.count(number, threshold) for number, threshold in enumerate(thresholds)]
-        return counts if len(counts) > 1 else counts[0]  # Gradio shows a list of one as a list.
-
-    def show(review: Review, opacity: float, *thresholds: float) -> list[Any]:
-        galleries = [review.gallery(number, threshold, opacity) for number, threshold in enumerate(thresholds)]
-        return [*galleries, review.tabulate(thresholds), review.write_table(thresholds)]
-
-    def pack(review: Review, opacity: float, *thresholds: float) -> str:
-        return review.pack(thresholds, opacity)
-
-    with gr.Blocks(title="anomalib-memd", analytics_enabled=False) as page:
-        review = gr.State(Review([], Path(mkdtemp(prefix="anomalib-memd-"))))
+    with gr.Blocks(title="anomalib-memd", analytics_enabled=False, delete_cache=(KEPT, KEPT)) as page:
+        review = gr.State(Review([], Path(mkdtemp(prefix="anomalib-memd-"))), delete_callback=_forget)
         gr.Markdown("# anomalib-memd\nNot a medical device. Files stay on this machine.")
         with gr.Row():
             with gr.Tab("Images or a clip"):
@@ -120,12 +117,30 @@ def build(judges: Sequence[Judge]) -> Any:
         with gr.Row():
             outputs.append(gr.DownloadButton("Table as CSV", elem_id="csv"))
             archive = gr.File(label="Pictures", interactive=False, height=80, elem_id="archive")
-            gr.Button("Pictures as ZIP", elem_id="zip").click(pack, [review, opacity, *thresholds], archive)
+            gr.Button("Pictures as ZIP", elem_id="zip").click(_pack, [review, opacity, *thresholds], archive)
         for source in (files, whole, modality):
-            judged = source.change(judge_all, [files, whole, modality], [review, trouble])
-            judged.then(count, [review, *thresholds], counts).then(show, [review, opacity, *thresholds], outputs)
-        opacity.change(show, [review, opacity, *thresholds], outputs, show_progress="hidden")
+            judged = source.change(judge_all, [review, files, whole, modality], [review, trouble])
+            judged.then(_count, [review, *thresholds], counts).then(_show, [review, opacity, *thresholds], outputs)
+        opacity.change(_show, [review, opacity, *thresholds], outputs, show_progress="hidden")
         for slider in thresholds:
-            moved = slider.change(count, [review, *thresholds], counts, show_progress="hidden")
-            moved.then(show, [review, opacity, *thresholds], outputs, show_progress="hidden")
+            moved = slider.change(_count, [review, *thresholds], counts, show_progress="hidden")
+            moved.then(_show, [review, opacity, *thresholds], outputs, show_progress="hidden")
     return page
+
+
+def _forget(review: Review) -> None:
+    shutil.rmtree(review.folder, ignore_errors=True)
+
+
+def _count(review: Review, *thresholds: float) -> list[str] | str:
+    counts = [review.count(number, threshold) for number, threshold in enumerate(thresholds)]
+    return counts if len(counts) > 1 else counts[0]  # Gradio shows a list of one as a list.
+
+
+def _show(review: Review, opacity: float, *thresholds: float) -> list[Any]:
+    galleries = [review.gallery(number, threshold, opacity) for number, threshold in enumerate(thresholds)]
+    return [*galleries, review.tabulate(thresholds), review.write_table(thresholds)]
+
+
+def _pack(review: Review, opacity: float, *thresholds: float) -> str:
+    return review.pack(thresholds, opacity)

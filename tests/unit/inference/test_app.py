@@ -1,6 +1,7 @@
 """The page, in a browser without a window."""
 
 import shutil
+import tempfile
 import zipfile
 
 import numpy as np
@@ -94,8 +95,9 @@ def test_the_page_is_for_this_machine_alone_unless_it_is_told_otherwise(monkeypa
 
 
 @pytest.fixture
-def page():
+def page(tmp_path, monkeypatch):
     """A page in a browser, and the addresses that it asked for."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     playwright = pytest.importorskip("playwright.sync_api")
     if CHROMIUM is None:
         pytest.skip("needs Chromium")
@@ -142,6 +144,25 @@ def test_a_picture_is_dropped_a_heat_map_appears_and_the_slider_moves_labels(pag
         page.click("#csv")
     table = pd.read_csv(download.value.path())
     assert table.label.tolist()[:3] == ["abnormal", "normal", "normal"]
+    assert len(list(tmp_path.glob("anomalib-memd-*/scores.csv"))) == 1
+    page.click("#modality label:has-text('nbi')")
+    page.wait_for_function("document.querySelector('#problems').innerText.includes('looks like WLI')")
+    page.wait_for_function("document.querySelector('#gallery-0').innerText.includes('NBI red.png')")
+    assert len(list(tmp_path.glob("anomalib-memd-*/scores.csv"))) == 1  # What was judged before is gone.
     page.click("#zip")
     page.wait_for_selector("#archive a[download]", timeout=30_000)
     assert all(url.startswith(("http://127.0.0.1", "blob:", "data:")) for url in page.asked)
+
+
+def test_names_of_files_are_shown_and_not_run(page, tmp_path):
+    """A name may hold what a browser takes for an element."""
+    folder = tmp_path / "named"
+    folder.mkdir()
+    trap = "<img src=x onerror='window.caught=1'>"
+    Image.fromarray(np.full((40, 60, 3), 99, dtype=np.uint8)).save(folder / f"a{trap}.png")
+    (folder / f"b{trap}.png").write_bytes(b"no image")
+    page.set_input_files("#files input[type=file]", sorted(map(str, folder.iterdir())))
+    page.wait_for_selector("#gallery-0 img", timeout=60_000)
+    page.wait_for_function("document.querySelector('#problems').innerText.includes('not an image')")
+    page.wait_for_timeout(500)
+    assert page.evaluate("window.caught") is None
