@@ -85,6 +85,8 @@ def _shown_tables(output: Path, raw: dict[str, pd.DataFrame], ablation: bool = F
         table = _methods(part, paper=dataset == tested_on and not ablation)
         if ablation:
             table = _variants(table, part, "auroc", output)
+        elif dataset == tested_on:
+            table = _with_cost(table, raw["costs"], str(dataset))
         shown[f"{name}: image AUROC / average precision in %"] = table
         own = pixels[(pixels.dataset == dataset) & (pixels.tested_on == tested_on) & (pixels.split == split)]
         if len(own):
@@ -127,6 +129,18 @@ def _methods(part: pd.DataFrame, paper: bool) -> pd.DataFrame:
             for modality, (auroc, precision) in results.items():
                 cells[f"{TITLES[modality]}, paper, Kvasir V2"] = f"{auroc:.1f} / {precision:.1f}"
     return pd.DataFrame(list(rows.values()))
+
+
+def _with_cost(table: pd.DataFrame, costs: pd.DataFrame, dataset: str) -> pd.DataFrame:
+    """What each method costs beside what it reaches: seconds of a training, milliseconds an image, memory."""
+    names = {f"train_s {dataset}": "training, s", "torch_ms": "an image, ms", "memory_gb": "memory, GB"}
+    found = costs.set_index("method")
+    digits = {"training, s": 0, "an image, ms": 1, "memory, GB": 1}
+    for name, title in names.items():
+        if name in found:
+            values = table.method.map(found[name])
+            table[title] = ["" if pd.isna(value) else f"{value:.{digits[title]}f}" for value in values]
+    return table
 
 
 def _variants(table: pd.DataFrame, part: pd.DataFrame, metric: str, output: Path) -> pd.DataFrame:

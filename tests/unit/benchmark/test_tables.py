@@ -139,6 +139,14 @@ def test_how_trainings_ended_is_told_with_their_losses(output):
     assert any("| loss, time |" in line for line in titled_markdown(write_tables(output)).splitlines())
 
 
+def test_cost_stands_beside_what_it_buys(output):
+    table = next(table for title, table in write_tables(output).items() if "image AUROC / average" in title)
+    table = table.set_index("method")
+    assert table["training, s"][["MEMD", "Rival"]].tolist() == ["15", "10"]
+    assert table["memory, GB"][["MEMD", "Rival"]].tolist() == ["2.0", "2.0"]
+    assert table["training, s"]["MEMD (paper)"] == ""
+
+
 def test_contribution_counts_images(tmp_path):
     labels = [0, 0, 1, 1]
     rows = rows_of("wli", [0, 2, 2, 0], labels) + rows_of("nbi", [0, 0, 2, 0], labels)
