@@ -41,3 +41,5 @@ def keep_quiet() -> None:
     for package in ("lightning.pytorch", "lightning.fabric", "pytorch_lightning", "lightning_fabric"):
         logging.getLogger(f"{package}.utilities.rank_zero").addFilter(_Kept())
     logging.getLogger("timm").setLevel(logging.WARNING)  # It lists every weight that a model does not use.
+    # It misses abnormal images; the datamodule says what that means.
+    logging.getLogger("anomalib.metrics.threshold.f1_adaptive_threshold").setLevel(logging.ERROR)

@@ -15,7 +15,9 @@ from anomalib_memd.components.weighing import gather_evidence
 from anomalib_memd.modality import Branch, Modality
 
 FOLDS = 8
-"""Number of parts of the images; each is scored by what was solved for on the others."""
+"""Number of parts of few images; each is scored by what was solved for on the others."""
+FEW, FOLDS_OF_MANY = 200, 3
+"""From how many images on fewer parts do, and how many: each takes as long as a training."""
 
 
 def require_share(false_positive_rate: float) -> None:
@@ -45,11 +47,11 @@ def cross_fit(model: Any, given: FeatureSet, false_positive_rate: float) -> pd.D
         Threshold of the raw score before and after, one row a detector.
     """
     cache, rows = given.cache, given.rows
-    folds = torch.arange(len(rows)) % FOLDS
+    folds = torch.arange(len(rows)) % (FOLDS if len(rows) < FEW else FOLDS_OF_MANY)
     solutions, unseen = _solve_by_folds(model, given, folds)
     judged: dict[Branch, list[tuple[torch.Tensor, torch.Tensor]]] = {branch: [] for branch in Branch}
     drawn: dict[Branch, list[tuple[torch.Tensor, torch.Tensor]]] = {branch: [] for branch in Branch}
-    for fold in range(FOLDS):
+    for fold in range(len(solutions)):
         model.model.load_state_dict(solutions[fold], strict=False)
         _calibrate(unseen)
         left_out = FeatureSet(cache, rows[folds == fold], model.device)
@@ -109,7 +111,7 @@ def _solve_by_folds(
     detectors = [detector for stage in Stage for detector in model.model.detectors(stage)]
     solutions: list[dict[str, torch.Tensor]] = []
     unseen: dict[WeighedEvidence, list[torch.Tensor]] = defaultdict(list)
-    for fold in range(FOLDS):
+    for fold in folds.unique():
         _solve(model, FeatureSet(given.cache, given.rows[folds != fold], model.device))
         solved = (item for item in model.model.state_dict().items() if not item[0].startswith("embedding."))
         solutions.append({name: value.clone() for name, value in solved})
