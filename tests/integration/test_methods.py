@@ -18,7 +18,7 @@ SMALL = {"image_size": (64, 64)}
 # Steps and rates are those of a short training on 32 frames, not the published ones.
 METHODS = {
     "EDC": {**RESNET, "steps": 60, "lr": 1e-3, "encoder_lr": 1e-4},
-    "SCRD4AD": {**RESNET, "steps": 200, "lr": 2e-3},
+    "SCRD4AD": {**RESNET, "steps": 60, "lr": 5e-3},
     "ReContrast": {**RESNET, "steps": 30},
     "SkipTS": {**RESNET, "steps": 60},
     "MultiresolutionKD": {**LITE, "layers": ["blocks.1", "blocks.2", "blocks.4"], "steps": 60},
@@ -31,11 +31,11 @@ METHODS = {
     "PANDA": {**LITE, "layer": "blocks.4", "steps": 20},
     "MeanShifted": {**LITE, "layer": "blocks.4", "steps": 10},
     "CutPaste": {**LITE, "layer": "blocks.4", "steps": 40},
-    "CMP": {**LITE, "layer": "blocks.4", "steps": 60, "lr": 3e-4},
+    "CMP": {**LITE, "layer": "blocks.4", "steps": 40, "lr": 3e-4},
     "AutoEncoder": {**SMALL, "steps": 200},
     "AutoEncoder memory": {**SMALL, "kind": "memory", "steps": 200},
-    "DDAD": {**SMALL, "steps": 200},
-    "D2UE": {**SMALL, "steps": 200, "lr": 1e-3},
+    "DDAD": {**SMALL, "steps": 120},
+    "D2UE": {**SMALL, "steps": 120, "lr": 1e-3},
     "FAnoGAN": {"image_size": (32, 32), "steps": 70, "encoder_lr": 1e-3},
     "ForeignPatch nsa": {**SMALL, "kind": "nsa", "steps": 100, "lr": 3e-3},
 }  # fmt: skip
