@@ -44,15 +44,14 @@ class Narration(Callback):
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
         """Tell how far an epoch is."""
-        del args
+        del pl_module, args
         total = trainer.num_training_batches
         self._tell(trainer, f"Training, epoch {trainer.current_epoch + 1}", trainer.fit_loop.batch_idx + 1, total)
-        del pl_module
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Tell the losses of an epoch, and how long the others will take."""
-        done, total = trainer.current_epoch + 1, trainer.max_epochs if (trainer.max_epochs or -1) > 0 else None
         del pl_module
+        done, total = trainer.current_epoch + 1, trainer.max_epochs if (trainer.max_epochs or -1) > 0 else None
         losses = [f"{name} {float(value):.4g}" for name, value in trainer.callback_metrics.items() if "loss" in name]
         told = progress.line("Epochs", done, total, time.monotonic() - self._started)
         self._say(trainer, ", ".join(part for part in (self._stage, *losses, told) if part))
