@@ -32,9 +32,11 @@ class Narration(Callback):
         self._stage = ""
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Remember when training started."""
+        """Remember when a training, a test or a prediction started."""
         del trainer, pl_module
-        self._start()
+        self._started = self._told = time.monotonic()
+
+    on_test_start = on_predict_start = on_train_start
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Remember the stage; at the end of its last epoch it is the next one already."""
@@ -56,22 +58,12 @@ class Narration(Callback):
         told = progress.line("Epochs", done, total, time.monotonic() - self._started)
         self._say(trainer, ", ".join(part for part in (self._stage, *losses, told) if part))
 
-    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Remember when the test started."""
-        del trainer, pl_module
-        self._start()
-
     def on_test_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, *args: Any
     ) -> None:
         """Tell how far a test is."""
         del pl_module, outputs, batch, args
         self._tell(trainer, "Test", batch_idx + 1, sum(trainer.num_test_batches))
-
-    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Remember when the prediction started."""
-        del trainer, pl_module
-        self._start()
 
     def on_predict_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, *args: Any
@@ -98,9 +90,6 @@ class Narration(Callback):
             lines.append(f"Checkpoint: {checkpoint}")
             lines += ["Next, for example:", *(f"  {c.replace('CKPT', checkpoint)}" for c in self.next_commands)]
         rank_zero_info("\n".join(lines))
-
-    def _start(self) -> None:
-        self._started = self._told = time.monotonic()
 
     def _tell(self, trainer: Trainer, what: str, done: int, total: float) -> None:
         now = time.monotonic()

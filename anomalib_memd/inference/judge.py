@@ -11,9 +11,8 @@ from torchvision.transforms.v2 import functional
 from anomalib_memd.components.backbones import fast_precision
 from anomalib_memd.data.colours import plain_modality
 from anomalib_memd.deployment.detector import DeployedDetector
-from anomalib_memd.deployment.metadata import ModelFileError, read_metadata
+from anomalib_memd.deployment.metadata import Metadata, ModelFileError, read_metadata
 from anomalib_memd.deployment.stream import FramePrediction, FrameStream
-from anomalib_memd.files import file_digest
 from anomalib_memd.modality import Branch, Modality
 from anomalib_memd.models.memd.lightning_model import MEMD
 
@@ -60,7 +59,7 @@ def load_judge(path: str | Path) -> Judge:
     if metadata.branch is Branch.TEACHER:
         msg = f"{path} is the teacher, which needs registered pairs; give a student, or the checkpoint."
         raise ModelFileError(msg)
-    return StreamJudge(path) if path.suffix in {".xml", ".onnx"} else ModuleJudge(path)
+    return StreamJudge(path) if path.suffix in {".xml", ".onnx"} else ModuleJudge(path, metadata)
 
 
 def recognise(image: np.ndarray) -> Modality | None:
@@ -157,9 +156,8 @@ class CheckpointJudge(_TorchJudge):
 class ModuleJudge(_TorchJudge):
     """A student that was exported for PyTorch."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, metadata: Metadata) -> None:
         self.path = path
-        metadata = read_metadata(path)
         modality = Modality(metadata.branch.value)
         self.thresholds = {modality: metadata.threshold}
         if path.suffix == ".pt":
@@ -169,11 +167,6 @@ class ModuleJudge(_TorchJudge):
         else:
             student = torch.export.load(path).module()
         self._students = {modality: student}
-
-
-def fingerprint(judge: Judge) -> str:
-    """SHA-256 of the file of a model."""
-    return file_digest(judge.path)
 
 
 def _resized(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:

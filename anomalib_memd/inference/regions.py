@@ -63,11 +63,13 @@ def draw_prediction(
         Array as ``image``.
     """
     height, width = image.shape[:2]
-    small = Image.fromarray(np.round(prediction.anomaly_map.astype(np.float32) * 255).astype(np.uint8))
-    heat = np.asarray(small.resize((width, height), Image.Resampling.BILINEAR))
-    colours = mpl.colormaps["turbo"](heat)[..., :3] * 255
-    share = np.clip(2 * opacity * heat / 255, 0, 1)[..., None]
-    picture = Image.fromarray((share * colours + (1 - share) * image).round().astype(np.uint8))
+    if opacity:  # Most frames of a video are drawn without.
+        small = Image.fromarray(np.round(prediction.anomaly_map.astype(np.float32) * 255).astype(np.uint8))
+        heat = np.asarray(small.resize((width, height), Image.Resampling.BILINEAR))
+        colours = mpl.colormaps["turbo"](heat)[..., :3] * 255
+        share = np.clip(2 * opacity * heat / 255, 0, 1)[..., None]
+        image = (share * colours + (1 - share) * image).round().astype(np.uint8)
+    picture = Image.fromarray(image)
     draw = ImageDraw.Draw(picture)
     for box in find_boxes(prediction.mask, (height, width)):
         draw.rectangle((box.left, box.top, box.right - 1, box.bottom - 1), outline=LINE, width=max(1, width // 200))

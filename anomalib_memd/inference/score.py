@@ -2,15 +2,16 @@
 
 from collections import deque
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 from anomalib_memd.deployment.stream import FramePrediction
-from anomalib_memd.files import used_alone
+from anomalib_memd.files import file_digest, used_alone
 from anomalib_memd.modality import Modality
 from anomalib_memd.progress import track
 
-from .judge import Judge, ModalityName, Seen, choose_modality, fingerprint, load_judge, require_modality
+from .judge import Judge, ModalityName, Seen, choose_modality, load_judge, require_modality
 from .regions import draw_prediction, save_picture
 from .score_table import ScoreTable, require_parquet, to_parquet
 from .sources import Frame, ahead, find_files, read_frames
@@ -90,7 +91,7 @@ def score(
     first = next(files)  # Before anything is written.
     judge = load_judge(model)
     given = require_modality(judge, modality)
-    facts = {"model": fingerprint(judge), "modality": modality}
+    facts = {"model": file_digest(judge.path), "modality": modality}
     with used_alone(output):
         scores = ScoreTable(output, facts)
         if scores.done:
@@ -98,7 +99,7 @@ def score(
         pictures = _Pictures(output / "overlays", overlays, overlay_limit)
         strange = 0
         try:
-            frames = ahead(read_frames(_chained(first, files), scores.done.__contains__))
+            frames = ahead(read_frames(chain([first], files), scores.done.__contains__))
             for judged in track(judge_frames(judge, frames, given), "Scored frames"):
                 frame = judged.frame
                 if judged.prediction is None:
@@ -139,8 +140,3 @@ class _Pictures:
         name = Path(file).stem + (f" {number}" if number else "")
         save_picture(draw_prediction(image, prediction), self.folder / f"{self.saved:06d} {name}.jpg")
         self.saved += 1
-
-
-def _chained(first: Path, rest: Iterator[Path]) -> Iterator[Path]:
-    yield first
-    yield from rest
