@@ -1,0 +1,149 @@
+"""Every step with tensors that say they are on a GPU: what is left on the CPU is an error."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from anomalib_memd import SpectralNBI
+from anomalib_memd.components.feature_cache import FeatureCache
+from anomalib_memd.components.training_features import FeatureSet
+from anomalib_memd.components.two_stage import Stage
+from anomalib_memd.components.weighing import weigh_evidence
+from anomalib_memd.data.overlay import overlay_mask
+from anomalib_memd.modality import Branch, Modality
+from anomalib_memd.models import FAnoGAN, MeanShifted, WtNGAN
+from anomalib_memd.models.memd.cross_fitting import cross_fit
+from tests.conftest import deployable_memd, small_memd
+from tests.integration.test_methods import METHODS, built
+from tests.pretend import GPU, images, is_fake, pretended_gpu
+
+
+def kept(model, count=16, negatives=2):
+    """Features of training pairs as the cache keeps them: in the memory of the computer."""
+    cache = FeatureCache.__new__(FeatureCache)
+    cache.negatives = negatives
+    channels = model.model.embedding.channels
+    cache.features = torch.rand(count, 1 + negatives, 2, channels, 4, 4).bfloat16()
+    cache.masks = torch.ones(count, negatives, 2, 4, 4).bfloat16()
+    return FeatureSet(cache, torch.arange(count), GPU)
+
+
+def test_a_tensor_left_on_the_cpu_is_found():
+    model = small_memd()
+    with pretended_gpu(model):
+        model.model.teacher.discriminant.bias = torch.nn.Parameter(torch.zeros(1))
+        features = [model.model.embedding(images(2, 3, 64, 64))] * 2
+        with pytest.raises(RuntimeError, match="device"):
+            model.model.teacher.discriminate(features)
+
+
+def test_both_stages_are_solved_for_on_a_gpu():
+    model = small_memd().eval()
+    given = kept(model)
+    with pretended_gpu(model):
+        for stage in Stage:
+            model.solve(stage, given)
+            labelled = [({m: torch.rand(6, 384, 4, 4, device=GPU) for m in Modality}, torch.ones(6, device=GPU) > 0)]
+            weigh_evidence(model.model.detectors(stage), labelled, 1.0)
+        assert all(is_fake(value) for value in model.model.state_dict().values())
+
+
+def test_thresholds_are_set_by_normal_images_on_a_gpu():
+    model = small_memd().eval()
+    given = kept(model)
+    with pretended_gpu(model):
+        model.stage = Stage.STUDENTS
+        table = cross_fit(model, given, 0.1)
+    assert list(table.detector) == ["teacher", "wli", "nbi"] or len(table) == 3
+
+
+def test_features_are_computed_on_a_gpu_and_kept_in_memory():
+    model = small_memd().eval()
+    cache = FeatureCache.__new__(FeatureCache)
+    cache.embed = model.model.embedding
+    cache.pools = [[(torch.rand(3, 2, 3, 64, 64), torch.rand(2, 2, 64, 64)) for _ in range(6)]]
+    features, masks = torch.empty(6, 3, 2, 384, 4, 4).bfloat16(), torch.empty(6, 2, 2, 4, 4).bfloat16()
+    with pretended_gpu(model) as device:
+        features, masks = features + 0, masks + 0
+        cache._compute(features, masks, device, 0, 0, 1)
+        assert is_fake(features, torch.device("cpu"))
+
+
+@pytest.mark.parametrize("branch", list(Branch))
+def test_a_deployed_detector_judges_on_a_gpu(branch):
+    model = deployable_memd()
+    detector = model.deployed(branch)
+    with pretended_gpu(detector), torch.inference_mode():
+        found = detector(*(images(2, 3, 48, 56) for _ in detector.modalities))
+        again = detector(*detector.example())
+    assert all(is_fake(part) for part in (*found, *again))
+    assert found.anomaly_map.shape == (2, 64, 64)
+
+
+def test_networks_of_both_stages_learn_on_a_gpu():
+    model = small_memd(evidence="encoding", noise=1.0, student_noise=0.1).train()
+    given = kept(model)
+    with pretended_gpu(model):
+        for stage in Stage:
+            model.freeze_for(stage)
+            model.solve(stage, given)
+            sample = next(given.pairs())
+            losses = (
+                model.objective.teacher_losses(model.model, sample)
+                if stage is Stage.TEACHER
+                else model.objective.student_losses(model.model, sample, lambda loss: loss)
+            )
+            assert all(is_fake(loss) for loss in losses.values())
+            assert losses["loss"].requires_grad
+
+
+@pytest.mark.parametrize("branch", list(Branch))
+def test_thresholds_are_chosen_and_predictions_normalised_on_a_gpu(branch):
+    model = small_memd().eval()
+    processor = model.post_processor.branch(branch)
+    with pretended_gpu(model), torch.inference_mode():
+        batch = SimpleNamespace(
+            image=images(4, 3, 64, 64), gt_label=torch.ones(4, device=GPU) > 0, pred_score=images(4),
+            anomaly_map=images(4, 64, 64),
+            pred_label=None,
+            pred_mask=None,
+            gt_mask=None,
+        )  # fmt: skip
+        processor.on_validation_batch_end(None, model, batch)
+        processor.on_validation_epoch_end(None, model)
+        processor.post_process_batch(batch)
+        assert is_fake(batch.pred_score)
+        assert is_fake(batch.pred_label)
+
+
+def test_white_light_is_translated_on_a_gpu():
+    spectral, learned = SpectralNBI(), WtNGAN(width=8, blocks=1, state_size=2, discriminator_width=8)
+    with pretended_gpu(spectral, learned):
+        assert is_fake(spectral(images(2, 3, 64, 64)))
+        source = images(2, 3, 64, 64)
+        encoded = learned.generator.encode(source)
+        translated = learned.generator.decode(encoded[-1], source)
+        seen = ~overlay_mask(source)
+        losses = (
+            learned.adversarial(learned.discriminator(translated * seen), True),
+            learned._contrast(learned.generator.encode(translated), encoded),
+            learned.structure(translated, source, seen),
+        )
+        assert all(is_fake(loss) for loss in losses)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_other_methods_learn_and_judge_on_a_gpu(name):
+    model = built(name)
+    model.post_processor = None
+    size = METHODS[name]["image_size"]
+    if isinstance(model, MeanShifted):  # kornia checks the values of its options.
+        model.model.augment = lambda frames: frames
+    with pretended_gpu(model):
+        if not isinstance(model, FAnoGAN):  # Its losses are those of phases.
+            assert is_fake(model.model.loss(images(4, 3, *size)))
+        model.eval()
+        with torch.inference_mode():
+            found = model(images(2, 3, 72, 80))
+        assert all(is_fake(part) for part in found if part is not None)
