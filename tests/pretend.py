@@ -6,6 +6,7 @@ from unittest.mock import patch
 import numpy as np
 import torch
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.utils._pytree import tree_leaves
 
 GPU = torch.device("cuda", 0)
 VALUES = {torch.bool: True, torch.int64: 1, torch.int32: 1}
@@ -15,9 +16,17 @@ VALUES = {torch.bool: True, torch.int64: 1, torch.int32: 1}
 class PretendedGPU(FakeTensorMode):
     """PyTorch's mode of fake tensors, in which also what depends on values goes on.
 
-    A tensor on the CPU that meets one on the GPU is an error, as on a real one. Numbers that are read of tensors are
-    made up, and what a mask selects is all.
+    A tensor on the CPU that meets one on the GPU is an error, as on a real one, and so is one of 64 bit fractions on
+    the GPU, which those of Apple do not have. Numbers that are read of tensors are made up, and what a mask selects is
+    all.
+
+    Attributes:
+        used: Every operator that has been computed on the GPU.
     """
+
+    def __init__(self):
+        super().__init__(allow_non_fake_inputs=True)
+        self.used = set()
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         aten = torch.ops.aten
@@ -34,7 +43,14 @@ class PretendedGPU(FakeTensorMode):
             elif func is aten._unique2.default:
                 counts = torch.zeros(1, dtype=torch.int64, device=args[0].device)
                 return args[0].flatten()[:1], counts, counts
-        return super().__torch_dispatch__(func, types, args, kwargs or {})
+        found = super().__torch_dispatch__(func, types, args, kwargs or {})
+        on_gpu = [value for value in tree_leaves(found) if isinstance(value, FakeTensor) and value.device == GPU]
+        if on_gpu and func.namespace == "aten":
+            self.used.add(func)
+        if any(value.dtype == torch.float64 for value in on_gpu):
+            msg = f"{func} gives float64 on the GPU, which MPS does not have."
+            raise TypeError(msg)
+        return found
 
 
 def _without_masks(indices):
@@ -56,9 +72,9 @@ def pretended_gpu(*modules):
         *modules: Modules, built before; they cannot be used afterwards.
 
     Yields:
-        The device.
+        The mode.
     """
-    mode = PretendedGPU(allow_non_fake_inputs=True)
+    mode = PretendedGPU()
     with (
         mode,
         patch("torch.cuda.is_bf16_supported", lambda **_: True),
@@ -76,7 +92,7 @@ def pretended_gpu(*modules):
                 for name, value in part._buffers.items():
                     if value is not None:
                         part._buffers[name] = mode.from_tensor(value).to(GPU)
-        yield GPU
+        yield mode
 
 
 def _made_up(tensor, **_):

@@ -46,7 +46,7 @@ class WeighedEvidence(nn.Module):
         """
         if not 0 < int(abnormal.sum()) < len(abnormal):
             return
-        scaled = self.standardize(evidence).double().cpu().numpy()
+        scaled = self.standardize(evidence).cpu().double().numpy()
         sign = 2.0 * abnormal.cpu().numpy() - 1
 
         def loss(values: np.ndarray) -> float:

@@ -145,11 +145,11 @@ def feature_statistics(batches: Iterable[torch.Tensor]) -> FeatureStatistics:
     sums = [torch.zeros((), dtype=torch.float64) for _ in range(4)]
     images, locations = 0, 0
     for batch in batches:
-        vectors, pooled = batch.movedim(1, -1).flatten(0, 2).float(), global_statistics(batch).double()
+        vectors, pooled = batch.movedim(1, -1).flatten(0, 2).float(), global_statistics(batch).cpu().double()
         images += len(batch)
         locations += len(vectors)
         parts = vectors.sum(0), vectors.T @ vectors, pooled.sum(0), pooled.square().sum(0)
-        sums = [total + part.double().cpu() for total, part in zip(sums, parts, strict=True)]
+        sums = [total + part.cpu().double() for total, part in zip(sums, parts, strict=True)]
     mean, global_mean = sums[0] / locations, sums[2] / images
     covariance = sums[1] / locations - torch.outer(mean, mean)
     std = covariance.diagonal().clamp_min(0).sqrt()

@@ -1,9 +1,12 @@
 """Every step with tensors that say they are on a GPU: what is left on the CPU is an error."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+import torchgen
+import yaml
 
 from anomalib_memd import SpectralNBI
 from anomalib_memd.components.feature_cache import FeatureCache
@@ -17,6 +20,9 @@ from anomalib_memd.models.memd.cross_fitting import cross_fit
 from tests.conftest import deployable_memd, small_memd
 from tests.integration.test_methods import METHODS, built
 from tests.pretend import GPU, images, is_fake, pretended_gpu
+
+_LIST = Path(torchgen.__file__).parent / "packaged/ATen/native/native_functions.yaml"
+OPERATORS = {entry["func"].split("(")[0]: entry for entry in yaml.safe_load(_LIST.read_text())}
 
 
 def kept(model, count=16, negatives=2):
@@ -64,9 +70,9 @@ def test_features_are_computed_on_a_gpu_and_kept_in_memory():
     cache.embed = model.model.embedding
     cache.pools = [[(torch.rand(3, 2, 3, 64, 64), torch.rand(2, 2, 64, 64)) for _ in range(6)]]
     features, masks = torch.empty(6, 3, 2, 384, 4, 4).bfloat16(), torch.empty(6, 2, 2, 4, 4).bfloat16()
-    with pretended_gpu(model) as device:
+    with pretended_gpu(model):
         features, masks = features + 0, masks + 0
-        cache._compute(features, masks, device, 0, 0, 1)
+        cache._compute(features, masks, GPU, 0, 0, 1)
         assert is_fake(features, torch.device("cpu"))
 
 
@@ -147,3 +153,28 @@ def test_other_methods_learn_and_judge_on_a_gpu(name):
         with torch.inference_mode():
             found = model(images(2, 3, 72, 80))
         assert all(is_fake(part) for part in found if part is not None)
+
+
+def test_mps_computes_every_operator():
+    """By PyTorch's own list of operators and their kernels, which lies beside it."""
+    model, detector = small_memd().eval(), deployable_memd().deployed(Modality.WLI)
+    given = kept(model)
+    with pretended_gpu(model, detector) as gpu:
+        for stage in Stage:
+            model.solve(stage, given)
+        detector(images(2, 3, 48, 56))
+    assert len(gpu.used) > 40
+    absent = {name for name in map(str, gpu.used) if not computed_on("MPS", name)}
+    assert absent <= {"aten.cudnn_batch_norm.default"}  # Which other processors do not call.
+    assert not computed_on("MPS", "aten.linalg_eig.default")
+
+
+def computed_on(processor, operator):
+    """Whether an operator has a kernel for a processor, or is made of others."""
+    name = operator.removeprefix("aten.").replace(".default", "")
+    entry = OPERATORS[name]
+    entry = OPERATORS[entry["structured_delegate"]] if "structured_delegate" in entry else entry
+    keys = {
+        key.strip() for names in entry.get("dispatch", {"CompositeImplicitAutograd": ""}) for key in names.split(",")
+    }
+    return bool(keys & {processor, "CompositeImplicitAutograd", "CompositeExplicitAutograd"})

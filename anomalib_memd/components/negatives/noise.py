@@ -39,7 +39,9 @@ class FeatureNoise(nn.Module):
         batch, height, width = shape
         noise = torch.randn(batch, 1, self.cells, self.cells, device=device)
         noise = F.interpolate(noise, (height, width), mode="bilinear", align_corners=False)[:, 0]
-        return noise > torch.quantile(noise.flatten(1), 0.75, dim=1)[:, None, None]
+        # Unlike torch.quantile this needs no float64, which some GPUs do not have.
+        quartile = noise.flatten(1).sort(1).values[:, int(0.75 * (height * width - 1))]
+        return noise > quartile[:, None, None]
 
     def forward(self, features: torch.Tensor, mask: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
         """Add noise to features.
