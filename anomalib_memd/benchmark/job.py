@@ -29,6 +29,7 @@ from torch import nn
 
 from anomalib_memd.components.backbones import build_backbone
 from anomalib_memd.evaluation.post_processor import MultimodalPostProcessor
+from anomalib_memd.files import written_whole
 from anomalib_memd.modality import Branch
 
 from .cost import PeakMemory, measure_cost
@@ -71,9 +72,9 @@ class BenchmarkJob(Job):
             Name, data set, modality, seed, status and, of a failure, its error.
         """
         task = self.task
-        row = {"method": task.method.name, "dataset": task.dataset, "modality": task.modality, "seed": task.seed}
-        if self._is_finished():
-            return row | {"status": FINISHED, "error": ""}
+        if self.is_finished():
+            return self.outcome()
+        self._note.unlink(missing_ok=True)
         print(f"{task.dataset}: {task.method.name}, {task.modality}, seed {task.seed} ...", flush=True)  # noqa: T201
         task.output.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=task.output, prefix=".job-", ignore_cleanup_errors=True) as workspace:
@@ -81,13 +82,25 @@ class BenchmarkJob(Job):
                 error, trace = run_apart(self._attempt, Path(workspace), task_id)
             except BrokenProcessPool:
                 error = trace = "Its process was killed; systems do so where memory runs out."
-        note = task.folder.with_suffix(".error.txt")
         if error:
-            note.parent.mkdir(parents=True, exist_ok=True)
-            note.write_text(trace, encoding="utf-8")
-            return row | {"status": FAILED, "error": error}
-        note.unlink(missing_ok=True)
-        return row | {"status": FINISHED, "error": ""}
+            with written_whole(self._note) as temporary:
+                temporary.write_text(f"{' '.join(error.split())}\n\n{trace}", encoding="utf-8")
+        return self.outcome()
+
+    def outcome(self) -> dict[str, Any]:
+        """What became of the job, as :meth:`run` returns it, by what it has left in the folder."""
+        task = self.task
+        row = {"method": task.method.name, "dataset": task.dataset, "modality": task.modality, "seed": task.seed}
+        if self.is_finished():
+            return row | {"status": FINISHED, "error": ""}
+        lost = "Its machine was lost, each time that it was tried."
+        error = self._note.read_text(encoding="utf-8").partition("\n")[0] if self._note.exists() else lost
+        return row | {"status": FAILED, "error": error}
+
+    @property
+    def _note(self) -> Path:
+        """Where the error of a failed job stands, and below it where it was raised."""
+        return self.task.folder.with_suffix(".error.txt")
 
     def _attempt(self, workspace: Path, task_id: int | None) -> tuple[str, str]:
         """Error and traceback, both empty if there was none."""
@@ -102,7 +115,8 @@ class BenchmarkJob(Job):
         (workspace / "results").replace(folder)
         return "", ""
 
-    def _is_finished(self) -> bool:
+    def is_finished(self) -> bool:
+        """Whether its results are there."""
         path = self.task.folder / "result.json"
         if not path.exists():
             return False
@@ -113,7 +127,7 @@ class BenchmarkJob(Job):
     @property
     def opens_test(self) -> bool:
         """Whether it is going to look at test images."""
-        return TEST in self.task.splits and not self._is_finished()
+        return TEST in self.task.splits and not self.is_finished()
 
     def _run(self, workspace: Path, task_id: int | None) -> None:
         task, method = self.task, self.task.method

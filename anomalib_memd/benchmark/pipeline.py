@@ -17,6 +17,7 @@ from anomalib_memd.modality import Modality
 
 from .config import BenchmarkConfig, Method
 from .job import BenchmarkJob
+from .ray_runner import RayRunner
 from .splits import CHOOSING, TEST, log_opening
 from .task import Task
 
@@ -82,12 +83,17 @@ class Benchmark(Pipeline):
         config: The benchmark.
         output: Its folder, which one run at a time uses.
         open_test: Why ``test`` is opened; with ``None`` methods are tested on images to choose by alone.
+        ray_cores: Number of cores that a job takes of a Ray cluster; with ``None`` jobs run on this machine.
     """
 
-    def __init__(self, config: BenchmarkConfig, output: str | Path, open_test: str | None = None) -> None:
+    def __init__(
+        self, config: BenchmarkConfig, output: str | Path, open_test: str | None = None, ray_cores: int | None = None
+    ) -> None:
         self.config = config
-        self.output = Path(output)
+        # Workers on other machines start in another folder.
+        self.output = Path(output) if ray_cores is None else Path(output).resolve()
         self.open_test = open_test
+        self.ray_cores = ray_cores
 
     def _generators(self) -> list[BenchmarkJobGenerator]:
         splits = CHOOSING if self.open_test is None else (*CHOOSING, TEST)
@@ -97,8 +103,11 @@ class Benchmark(Pipeline):
     def _setup_runners(self, args: dict | None = None) -> list[Runner]:
         """One runner after the other, so that what jobs need of others is there, however many run at a time."""
         del args
-        at_a_time = _jobs_at_a_time(self.config.accelerator)
         generators = self._generators()
+        if self.ray_cores is not None:
+            gpus = int(self.config.accelerator == "cuda")
+            return [RayRunner(generator, self.ray_cores, gpus) for generator in generators]
+        at_a_time = _jobs_at_a_time(self.config.accelerator)
         return [ParallelRunner(g, at_a_time) if at_a_time > 1 else SerialRunner(g) for g in generators]
 
     def run(self, args: Any = None) -> pd.DataFrame:  # type: ignore[override]
@@ -117,9 +126,16 @@ class Benchmark(Pipeline):
         del args
         with used_alone(self.output):
             self._log_opening()
-            for unfinished in self.output.glob(".job-*"):
-                shutil.rmtree(unfinished, ignore_errors=True)  # Left by a run that was killed.
-            return pd.concat([runner.run({}) for runner in self._setup_runners()], ignore_index=True)
+            self._remove_unfinished()
+            try:
+                return pd.concat([runner.run({}) for runner in self._setup_runners()], ignore_index=True)
+            finally:
+                self._remove_unfinished()
+
+    def _remove_unfinished(self) -> None:
+        """Remove what jobs leave that were killed."""
+        for unfinished in self.output.glob(".job-*"):
+            shutil.rmtree(unfinished, ignore_errors=True)
 
     def _log_opening(self) -> None:
         """Before test images are opened, say so: a run that fails afterwards has seen them too."""

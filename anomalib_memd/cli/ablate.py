@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from anomalib_memd.benchmark.config import load_config
+from anomalib_memd.cluster import RunnerName, require_ray
 
 from .benchmark import run_jobs
 
@@ -15,6 +16,8 @@ def ablate(
     methods: list[str] | None = None,
     datasets: list[str] | None = None,
     seeds: list[int] | None = None,
+    runner: RunnerName = "local",
+    job_cores: int = 2,
 ) -> None:
     """Train and test variants of MEMD that differ in one argument each, and print the tables.
 
@@ -28,5 +31,11 @@ def ablate(
         methods: Names of the variants to run, and with them those that they need; all if not given.
         datasets: Names of the data sets to run on; all if not given.
         seeds: Seeds, instead of those of the configuration.
+        runner: See 'anomalib-memd benchmark'.
+        job_cores: Likewise.
     """
-    run_jobs(load_config(config, root, quick, methods, datasets, seeds), output, ablation=True)
+    if runner == "ray":
+        require_ray()
+        root = root.resolve()
+    chosen = load_config(config, root, quick, methods, datasets, seeds)
+    run_jobs(chosen, output, ablation=True, ray_cores=job_cores if runner == "ray" else None)

@@ -12,6 +12,7 @@ from anomalib_memd.benchmark.job import FAILED
 from anomalib_memd.benchmark.markup import titled_markdown, write_tables
 from anomalib_memd.benchmark.pipeline import Benchmark
 from anomalib_memd.benchmark.task import run_folder
+from anomalib_memd.cluster import RunnerName, require_ray
 
 
 def benchmark(
@@ -25,6 +26,8 @@ def benchmark(
     deployment: bool = False,
     repeat: Path | None = None,
     open_test: str | None = None,
+    runner: RunnerName = "local",
+    job_cores: int = 2,
 ) -> None:
     """Train and test all methods on all data sets, and print the tables.
 
@@ -47,7 +50,13 @@ def benchmark(
             for as many batches as they were then, however long that takes, and come to the same figures.
         open_test: Why ``test`` is opened. Date, data sets, commit and reason go into the ``test_log`` of the
             configuration.
+        runner: Where jobs run: local, or ray, on the Ray cluster of the environment variable RAY_ADDRESS.
+        job_cores: Number of cores that a job takes of the cluster.
     """
+    if runner == "ray":
+        require_ray()
+        root = root.resolve()  # Workers on other machines start in another folder.
+    cores = job_cores if runner == "ray" else None
     if deployment and open_test is not None:
         msg = "What --deployment measures needs no test images; leave out --open_test."
         raise BenchmarkConfigError(msg)
@@ -56,7 +65,7 @@ def benchmark(
         raise BenchmarkConfigError(msg)
     chosen = load_config(config, root, quick, methods, datasets, seeds, repeat)
     if not deployment:
-        run_jobs(chosen, output, ablation=False, open_test=open_test)
+        run_jobs(chosen, output, ablation=False, open_test=open_test, ray_cores=cores)
         return
     method = next((m for m in chosen.methods if m.paired), None)
     if method is None:
@@ -70,7 +79,13 @@ def benchmark(
     print(measure_deployment(ckpt, datamodule, output / "deployment"))  # noqa: T201
 
 
-def run_jobs(config: BenchmarkConfig, output: Path, ablation: bool, open_test: str | None = None) -> None:
+def run_jobs(
+    config: BenchmarkConfig,
+    output: Path,
+    ablation: bool,
+    open_test: str | None = None,
+    ray_cores: int | None = None,
+) -> None:
     """Run all jobs that are not done, and print the tables.
 
     Args:
@@ -78,11 +93,12 @@ def run_jobs(config: BenchmarkConfig, output: Path, ablation: bool, open_test: s
         output: Folder of scores and tables.
         ablation: Whether the methods are variants of one.
         open_test: Why ``test`` is opened, if it is.
+        ray_cores: Number of cores that a job takes of a Ray cluster, if they run on one.
 
     Raises:
         RuntimeError: If jobs failed, after all others have run.
     """
-    results = Benchmark(config, output, open_test).run()
+    results = Benchmark(config, output, open_test, ray_cores).run()
     failed = results[results.status == FAILED]
     table = Table(*failed.columns, title=f"{len(results) - len(failed)} jobs finished, {len(failed)} failed")
     for row in failed.itertuples(index=False):

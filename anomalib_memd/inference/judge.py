@@ -40,12 +40,13 @@ class Judge(Protocol):
         ...
 
 
-def load_judge(path: str | Path) -> Judge:
+def load_judge(path: str | Path, threads: int | None = None) -> Judge:
     """Load a model; nothing of its training has to be told again.
 
     Args:
         path: Checkpoint of MEMD (``.ckpt``), or a student that was exported: ``.xml`` (OpenVINO), ``.onnx``,
             ``.pt``, ``.ts`` or ``.pt2``. Of a ``.pt`` take only files that you trust.
+        threads: Number of threads of OpenVINO; all that the machine has if ``None``.
 
     Raises:
         ModelFileError: If the file is no such model.
@@ -59,7 +60,7 @@ def load_judge(path: str | Path) -> Judge:
     if metadata.branch is Branch.TEACHER:
         msg = f"{path} is the teacher, which needs registered pairs; give a student, or the checkpoint."
         raise ModelFileError(msg)
-    return StreamJudge(path) if path.suffix in {".xml", ".onnx"} else ModuleJudge(path, metadata)
+    return StreamJudge(path, threads) if path.suffix in {".xml", ".onnx"} else ModuleJudge(path, metadata)
 
 
 def recognise(image: np.ndarray) -> Modality | None:
@@ -106,9 +107,9 @@ def require_modality(judge: Judge, given: ModalityName | None) -> Modality | Non
 class StreamJudge:
     """A student that was exported as OpenVINO IR or ONNX."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, threads: int | None = None) -> None:
         self.path = path
-        self._stream = FrameStream(path, "rgb")
+        self._stream = FrameStream(path, "rgb", config={"INFERENCE_NUM_THREADS": threads} if threads else None)
         self.thresholds = {self._stream.modality: self._stream.metadata.threshold}
 
     def __call__(self, frames: Iterable[Seen]) -> Iterator[FramePrediction]:

@@ -15,8 +15,8 @@ from anomalib_memd.deployment.stream import FramePrediction
 from anomalib_memd.modality import Modality
 
 from .judge import Judge
+from .judged import Judged, judge_frames
 from .regions import draw_prediction, find_boxes, save_picture
-from .score import Judged, judge_frames
 from .sources import Frame, read_frames
 from .video_file import VIDEO_SUFFIXES, VideoError, number_of_frames, read_video
 

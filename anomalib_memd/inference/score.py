@@ -1,60 +1,22 @@
 """Scores of files, folders and videos."""
 
-from collections import deque
-from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
-from anomalib_memd.deployment.stream import FramePrediction
+from anomalib_memd.cluster import RunnerName, require_ray
 from anomalib_memd.files import file_digest, used_alone
-from anomalib_memd.modality import Modality
 from anomalib_memd.progress import track
 
-from .judge import Judge, ModalityName, Seen, choose_modality, load_judge, require_modality
+from .judge import ModalityName, load_judge, require_modality
+from .judged import Judged, score_rows
+from .ray_score import score_on_cluster
 from .regions import draw_prediction, save_picture
 from .score_table import ScoreTable, require_parquet, to_parquet
-from .sources import Frame, ahead, find_files, read_frames
+from .sources import ahead, find_files, read_frames
 
 Overlays = Literal["none", "abnormal", "all"]
 TableFormat = Literal["csv", "parquet"]
-
-
-class Judged(NamedTuple):
-    """A frame, by what it was judged, and how."""
-
-    frame: Frame
-    modality: Modality
-    recognised: Modality | None
-    """The modality by its colours, if that is plain."""
-    prediction: FramePrediction | None
-    """``None`` where the frame could not be read."""
-
-
-def judge_frames(judge: Judge, frames: Iterator[Frame], modality: Modality | None) -> Iterator[Judged]:
-    """Judge frames in their order, also those that could not be read.
-
-    Args:
-        judge: The model.
-        frames: What to judge.
-        modality: Of all frames; recognised for each if ``None``.
-    """
-    waiting: deque[Judged] = deque()
-
-    def readable() -> Iterator[Seen]:
-        for frame in frames:
-            if frame.image is None:
-                waiting.append(Judged(frame, Modality.WLI, None, None))
-                continue
-            chosen, recognised = choose_modality(judge, frame.image, modality)
-            waiting.append(Judged(frame, chosen, recognised, None))
-            yield Seen(frame.image, chosen)
-
-    for prediction in judge(readable()):
-        while waiting[0].frame.image is None:
-            yield waiting.popleft()
-        yield waiting.popleft()._replace(prediction=prediction)
-    yield from waiting
 
 
 def score(
@@ -65,6 +27,8 @@ def score(
     table: TableFormat = "csv",
     overlays: Overlays = "none",
     overlay_limit: int = 100,
+    runner: RunnerName = "local",
+    job_cores: int = 2,
 ) -> None:
     """Score a file, a folder of any depth, a video, or all files that a pattern matches.
 
@@ -73,12 +37,15 @@ def score(
 
     Args:
         model: Checkpoint of MEMD, or an exported student (.xml, .onnx, .pt, .ts, .pt2).
-        input: File, folder, video, or pattern in quotes, such as 'frames/**/*.png'.
+        input: File, folder, video, or pattern in quotes, such as 'frames/**/*.png'; or an address of these, such as
+            s3://bucket/folder.
         output: Folder of scores.csv and the pictures.
         modality: wli or nbi; recognised by the colours of each frame if not given.
         table: csv, or parquet, which is written beside it in the end.
         overlays: Of which frames a picture with heat map and boxes is saved: none, abnormal, or all.
         overlay_limit: Number of pictures at most, so that the disk does not fill.
+        runner: Where frames are scored: local, or ray, on the Ray cluster of the environment variable RAY_ADDRESS.
+        job_cores: Number of cores of a worker of the cluster.
 
     Raises:
         FileNotFoundError: If there is no model, or nothing to score.
@@ -87,6 +54,11 @@ def score(
     """
     if table == "parquet":
         require_parquet()
+    if runner == "ray":
+        require_ray()
+        if overlays != "none":
+            msg = "On a cluster no pictures are drawn; leave out --overlays, or --runner ray."
+            raise ValueError(msg)
     files = find_files(input)
     first = next(files)  # Before anything is written.
     judge = load_judge(model)
@@ -97,18 +69,16 @@ def score(
         if scores.done:
             print(f"{len(scores.done)} frames are in {scores.path} from an earlier run.")  # noqa: T201
         pictures = _Pictures(output / "overlays", overlays, overlay_limit)
+        files = chain([first], files)
+        if runner == "ray":
+            rows = score_on_cluster(judge.path, files, scores.done, given, job_cores)
+        else:
+            rows = score_rows(judge, ahead(read_frames(files, scores.done.__contains__)), given, pictures.offer)
         strange = 0
         try:
-            frames = ahead(read_frames(chain([first], files), scores.done.__contains__))
-            for judged in track(judge_frames(judge, frames, given), "Scored frames"):
-                frame = judged.frame
-                if judged.prediction is None:
-                    scores.add_error(frame.name, frame.error)
-                    continue
-                threshold = judge.thresholds[judged.modality]
-                scores.add(frame, judged.prediction, judged.modality, judged.recognised, threshold)
-                strange += judged.recognised is judged.modality.other
-                pictures.offer(judged)
+            for row in track(rows, "Scored frames"):
+                scores.add(row)
+                strange += row.recognised not in {"", row.modality}
         finally:
             scores.close()
         counts = scores.counts

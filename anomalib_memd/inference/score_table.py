@@ -5,7 +5,7 @@ import json
 import os
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -16,7 +16,48 @@ from anomalib_memd.modality import Modality
 from .regions import find_boxes
 from .sources import Frame
 
-COLUMNS = ("path", "modality", "recognised", "score", "label", "threshold", "boxes", "error")
+
+class ScoreRow(NamedTuple):
+    """A line of the table, as text."""
+
+    path: str
+    """Name of the frame, see :class:`.Frame`."""
+    modality: str = ""
+    """By whose student it was judged."""
+    recognised: str = ""
+    """The modality by its colours, if that is plain."""
+    score: str = ""
+    label: str = ""
+    """``normal`` or ``abnormal``; nothing where the frame could not be judged."""
+    threshold: str = ""
+    boxes: str = ""
+    """Of the regions above the threshold of the map, as JSON."""
+    error: str = ""
+
+    @classmethod
+    def of(
+        cls,
+        frame: Frame,
+        prediction: FramePrediction | None,
+        modality: Modality,
+        recognised: Modality | None,
+        threshold: float,
+    ) -> "ScoreRow":
+        """What was made of a frame, or why nothing was."""
+        if prediction is None or frame.image is None:
+            return cls(frame.name, error=" ".join(frame.error.split()))
+        return cls(
+            frame.name,
+            modality.value,
+            "" if recognised is None else recognised.value,
+            f"{prediction.score:.6f}",
+            "abnormal" if prediction.label else "normal",
+            f"{threshold:.6f}",
+            json.dumps(find_boxes(prediction.mask, frame.image.shape[:2])),
+        )
+
+
+COLUMNS = ScoreRow._fields
 
 
 class ScoreTable:
@@ -74,37 +115,11 @@ class ScoreTable:
                 self.done.add(row["path"])
                 self.counts[row["label"] or "error"] += 1
 
-    def add(
-        self,
-        frame: Frame,
-        prediction: FramePrediction,
-        modality: Modality,
-        recognised: Modality | None,
-        threshold: float,
-    ) -> None:
-        """Add what was made of a frame."""
-        label = "abnormal" if prediction.label else "normal"
-        boxes = find_boxes(prediction.mask, frame.image.shape[:2]) if frame.image is not None else []
-        self._write(
-            frame.name,
-            modality.value,
-            "" if recognised is None else recognised.value,
-            f"{prediction.score:.6f}",
-            label,
-            f"{threshold:.6f}",
-            json.dumps(boxes),
-            "",
-        )
-        self.counts[label] += 1
-
-    def add_error(self, name: str, error: str) -> None:
-        """Add a frame that could not be judged."""
-        self._write(name, "", "", "", "", "", "", " ".join(error.split()))
-        self.counts["error"] += 1
-
-    def _write(self, *values: str) -> None:
-        self._writer.writerow(values)
+    def add(self, row: ScoreRow) -> None:
+        """Add a line."""
+        self._writer.writerow(row)
         self._file.flush()
+        self.counts[row.label or "error"] += 1
 
     def close(self) -> None:
         """End the table."""

@@ -12,10 +12,13 @@ import numpy as np
 
 from anomalib_memd.data.reading import IMAGE_SUFFIXES, ImageReadError, frame_names, read_array
 
+from .archive import find_addresses, is_address, local_copy
 from .video_file import VIDEO_SUFFIXES, VideoError, read_video
 
 Item = TypeVar("Item")
 
+SUFFIXES = (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES)
+"""Of the files that have frames."""
 READ_AHEAD = 16
 """Number of frames that are read before they are needed."""
 
@@ -30,55 +33,77 @@ class Frame(NamedTuple):
     error: str = ""
 
 
-def find_files(source: str | Path) -> Iterator[Path]:
+def find_files(source: str | Path) -> Iterator[str]:
     """Files with images or videos, in the order of their names; nothing is listed before it is needed.
 
     Args:
-        source: A file, a folder of any depth, or a pattern such as ``frames/**/*.png``.
+        source: A file, a folder of any depth, or a pattern such as ``frames/**/*.png``; or an address of these, see
+            :mod:`.archive`.
 
     Raises:
         FileNotFoundError: If there is none.
+        RuntimeError: If there is no access to an address.
     """
     path = Path(source)
-    if path.is_dir():
-        found = _walk(path)
+    if is_address(source):
+        found = find_addresses(str(source), SUFFIXES)
+    elif path.is_dir():
+        found = map(str, _walk(path))
     elif path.exists():
-        found = iter([path])
+        found = iter([str(path)])
     else:
-        found = (Path(name) for name in sorted(glob.glob(str(source), recursive=True)))  # noqa: PTH207  patterns may be absolute
-        found = (name for name in found if _is_known(name))
+        matches = sorted(glob.glob(str(source), recursive=True))  # noqa: PTH207  patterns may be absolute
+        found = (name for name in matches if _is_known(Path(name)))
     first = next(found, None)
     if first is None:
-        msg = f"{source}: no image and no video there ({', '.join((*IMAGE_SUFFIXES, *VIDEO_SUFFIXES))})."
+        msg = f"{source}: no image and no video there ({', '.join(SUFFIXES)})."
         raise FileNotFoundError(msg)
     yield first
     yield from found
 
 
-def read_frames(files: Iterable[Path], skip: Callable[[str], bool] = lambda _: False) -> Iterator[Frame]:
+def read_frames(files: Iterable[str | Path], skip: Callable[[str], bool] = lambda _: False) -> Iterator[Frame]:
     """Read frames one after the other; a file that cannot be read gives an error in place of a frame.
 
     Args:
         files: Files, see :func:`find_files`.
         skip: Whether the frame of a name is not wanted; its file is not read then.
     """
-    for path in files:
-        if path.suffix.lower() in VIDEO_SUFFIXES:
-            yield from _video_frames(path, skip)
+    for file in map(str, files):
+        if not is_address(file):
+            yield from _frames_of(Path(file), skip)
+            continue
+        if skip(file):
             continue
         try:
-            names = frame_names(path)
-        except ImageReadError as error:
-            if not skip(str(path)):
-                yield Frame(str(path), None, str(error))
+            with local_copy(file) as copy:
+                for frame in _frames_of(copy, lambda name, copy=copy, file=file: skip(_renamed(name, copy, file))):
+                    yield frame._replace(name=_renamed(frame.name, copy, file), error=_renamed(frame.error, copy, file))
+        except RuntimeError as error:
+            yield Frame(file, None, str(error))
+
+
+def _renamed(text: str, copy: Path, file: str) -> str:
+    return text.replace(str(copy), file)
+
+
+def _frames_of(path: Path, skip: Callable[[str], bool]) -> Iterator[Frame]:
+    if path.suffix.lower() in VIDEO_SUFFIXES:
+        yield from _video_frames(path, skip)
+        return
+    try:
+        names = frame_names(path)
+    except ImageReadError as error:
+        if not skip(str(path)):
+            yield Frame(str(path), None, str(error))
+        return
+    for name in names:
+        if skip(name):
             continue
-        for name in names:
-            if skip(name):
-                continue
-            try:
-                yield Frame(name, read_array(name))
-            except ImageReadError as error:
-                yield Frame(name, None, str(error))
+        try:
+            yield Frame(name, read_array(name))
+        except ImageReadError as error:
+            yield Frame(name, None, str(error))
 
 
 def ahead(items: Iterable[Item], depth: int = READ_AHEAD) -> Iterator[Item]:
@@ -140,7 +165,7 @@ def _walk(folder: Path, above: tuple[str, ...] = ()) -> Iterator[Path]:
 
 
 def _is_known(path: Path) -> bool:
-    return path.suffix.lower() in {*IMAGE_SUFFIXES, *VIDEO_SUFFIXES} and path.is_file()
+    return path.suffix.lower() in SUFFIXES and path.is_file()
 
 
 def _video_frames(path: Path, skip: Callable[[str], bool]) -> Iterator[Frame]:

@@ -18,8 +18,10 @@ from anomalib_memd.deployment.metadata import ModelFileError
 from anomalib_memd.inference import load_judge
 from anomalib_memd.inference import score as module
 from anomalib_memd.inference.judge import Seen
+from anomalib_memd.inference.judged import judge_frames
 from anomalib_memd.inference.regions import SMALLEST, draw_prediction, find_boxes
 from anomalib_memd.inference.score import score
+from anomalib_memd.inference.sources import Frame
 from tests.conftest import deployable_memd
 
 from .conftest import RednessJudge
@@ -137,9 +139,9 @@ def test_memory_does_not_grow_with_the_number_of_frames(judge):
     def frames():
         for number in range(1000):
             read_so_far.append(number)
-            yield module.Frame(str(number), np.zeros((4, 4, 3), dtype=np.uint8))
+            yield Frame(str(number), np.zeros((4, 4, 3), dtype=np.uint8))
 
-    judged = module.judge_frames(judge, frames(), None)
+    judged = judge_frames(judge, frames(), None)
     for number, _ in zip(range(20), judged, strict=False):
         assert len(read_so_far) <= number + 2
 

@@ -1,6 +1,7 @@
 """Where frames come from."""
 
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -26,7 +27,7 @@ def folder(tmp_path):
 
 
 def names(folder, found):
-    return [path.relative_to(folder).as_posix() for path in found]
+    return [Path(path).relative_to(folder).as_posix() for path in found]
 
 
 def test_a_folder_gives_its_files_in_the_order_of_names(folder):
