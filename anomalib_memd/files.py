@@ -1,12 +1,16 @@
 """Files and folders: their digests, writing them whole, and using them alone."""
 
+import glob
 import hashlib
+import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
+
+_LOCK = ".lock"
 
 
 def file_digest(path: Path | str) -> str:
@@ -20,6 +24,28 @@ def file_digest(path: Path | str) -> str:
 
 
 @contextmanager
+def workspace(parent: Path, prefix: str) -> Iterator[Path]:
+    """A folder for what is not finished, removed in the end.
+
+    One that a killed process has left is removed by the next that asks for one of the same prefix.
+
+    Args:
+        parent: The folder it is in.
+        prefix: What its name begins with.
+    """
+    for left in parent.glob(f"{glob.escape(prefix)}*/{_LOCK}"):
+        with suppress(Timeout, OSError), FileLock(left, timeout=0):
+            shutil.rmtree(left.parent, ignore_errors=True)
+    with tempfile.TemporaryDirectory(dir=parent, prefix=prefix, ignore_cleanup_errors=True) as folder:
+        lock = FileLock(Path(folder) / _LOCK)
+        lock.acquire()
+        try:
+            yield Path(folder)
+        finally:
+            lock.release()
+
+
+@contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
     """Let a file, or a new folder, appear only once it is complete; if writing fails, what was there stays.
 
@@ -30,8 +56,8 @@ def written_whole(path: Path) -> Iterator[Path]:
         Where to write, in a folder of its own beside it, with the same name.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".", suffix=".part") as folder:
-        temporary = Path(folder) / path.name
+    with workspace(path.parent, f".{path.name}.part-") as folder:
+        temporary = folder / path.name
         yield temporary
         temporary.replace(path)
 
@@ -48,7 +74,7 @@ def used_alone(folder: Path, patience: float = 10) -> Iterator[None]:
         RuntimeError: If another process keeps the folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / ".lock")
+    lock = FileLock(folder / _LOCK)
     try:
         lock.acquire(timeout=patience)
     except Timeout as error:

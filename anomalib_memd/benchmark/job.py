@@ -5,7 +5,6 @@ import json
 import logging
 import math
 import shutil
-import tempfile
 import time
 import traceback
 from concurrent.futures.process import BrokenProcessPool
@@ -29,7 +28,7 @@ from torch import nn
 
 from anomalib_memd.components.backbones import build_backbone
 from anomalib_memd.evaluation.post_processor import MultimodalPostProcessor
-from anomalib_memd.files import written_whole
+from anomalib_memd.files import workspace, written_whole
 from anomalib_memd.modality import Branch
 
 from .cost import PeakMemory, measure_cost
@@ -77,9 +76,9 @@ class BenchmarkJob(Job):
         self._note.unlink(missing_ok=True)
         print(f"{task.dataset}: {task.method.name}, {task.modality}, seed {task.seed} ...", flush=True)  # noqa: T201
         task.output.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=task.output, prefix=".job-", ignore_cleanup_errors=True) as workspace:
+        with workspace(task.output, ".job-") as folder:
             try:
-                error, trace = run_apart(self._attempt, Path(workspace), task_id)
+                error, trace = run_apart(self._attempt, folder, task_id)
             except BrokenProcessPool:
                 error = trace = "Its process was killed; systems do so where memory runs out."
         if error:
@@ -102,17 +101,17 @@ class BenchmarkJob(Job):
         """Where the error of a failed job stands, and below it where it was raised."""
         return self.task.folder.with_suffix(".error.txt")
 
-    def _attempt(self, workspace: Path, task_id: int | None) -> tuple[str, str]:
+    def _attempt(self, temporary: Path, task_id: int | None) -> tuple[str, str]:
         """Error and traceback, both empty if there was none."""
         folder = self.task.folder
         try:
-            self._run(workspace, task_id)
+            self._run(temporary, task_id)
         except Exception as error:
             logger.exception("%s failed.", folder)
             return f"{type(error).__name__}: {error}", traceback.format_exc()
         shutil.rmtree(folder, ignore_errors=True)
         folder.parent.mkdir(parents=True, exist_ok=True)
-        (workspace / "results").replace(folder)
+        (temporary / "results").replace(folder)
         return "", ""
 
     def is_finished(self) -> bool:
@@ -129,9 +128,9 @@ class BenchmarkJob(Job):
         """Whether it is going to look at test images."""
         return TEST in self.task.splits and not self.is_finished()
 
-    def _run(self, workspace: Path, task_id: int | None) -> None:
+    def _run(self, temporary: Path, task_id: int | None) -> None:
         task, method = self.task, self.task.method
-        results = workspace / "results"
+        results = temporary / "results"
         results.mkdir()
         seed_everything(task.seed, verbose=False)
         seconds, ends = limit_in_time(task), limit_in_batches(task)
@@ -140,8 +139,8 @@ class BenchmarkJob(Job):
         end = TrainingEnd(hold_back(datamodule) if method.learns else None, seconds, ends)
         engine = Engine(
             callbacks=[end],
-            logger=CSVLogger(workspace, name="log", version=""),
-            default_root_dir=workspace / "engine",
+            logger=CSVLogger(temporary, name="log", version=""),
+            default_root_dir=temporary / "engine",
             accelerator="gpu" if task.accelerator == "cuda" else task.accelerator,
             devices=1 if task_id is None or task.accelerator == "cpu" else [task_id],
             enable_progress_bar=False,
@@ -163,7 +162,7 @@ class BenchmarkJob(Job):
         scores.to_csv(results / "scores.csv", index=False)
         np.savez_compressed(results / "pictures.npz", **own.pictures)
         np.savez_compressed(results / "encodings.npz", **own.encodings())
-        log = workspace / "log" / "metrics.csv"
+        log = temporary / "log" / "metrics.csv"
         if log.exists():
             log.rename(results / "log.csv")
         if method.paired:
@@ -187,7 +186,7 @@ class BenchmarkJob(Job):
             "peak_memory_bytes": memory.peak,
             "pixel_metrics": pixels,
             "thresholds": _thresholds(model, task.modality),
-            "cost": measure_cost(model, workspace) if task.latency else {},
+            "cost": measure_cost(model, temporary) if task.latency else {},
             "versions": _versions("anomalib", "anomalib-memd", "torch", "timm", "openvino"),
             "finished": time.strftime("%Y-%m-%d %H:%M:%S"),
         }

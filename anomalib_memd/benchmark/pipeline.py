@@ -126,16 +126,11 @@ class Benchmark(Pipeline):
         del args
         with used_alone(self.output):
             self._log_opening()
-            self._remove_unfinished()
             try:
                 return pd.concat([runner.run({}) for runner in self._setup_runners()], ignore_index=True)
             finally:
-                self._remove_unfinished()
-
-    def _remove_unfinished(self) -> None:
-        """Remove what jobs leave that were killed."""
-        for unfinished in self.output.glob(".job-*"):
-            shutil.rmtree(unfinished, ignore_errors=True)
+                for unfinished in self.output.glob(".job-*"):
+                    shutil.rmtree(unfinished, ignore_errors=True)  # Left by jobs that were killed.
 
     def _log_opening(self) -> None:
         """Before test images are opened, say so: a run that fails afterwards has seen them too."""

@@ -1,15 +1,17 @@
 """Features of the frozen backbone, computed once and kept for all epochs and both stages."""
 
+import errno
 import hashlib
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 import torch
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 from torch.utils.data import ConcatDataset, DataLoader, Subset
@@ -108,34 +110,47 @@ class FeatureCache:
         with FileLock(self._path.with_suffix(".lock")) if rank == 0 else nullcontext():
             barrier()  # Nobody looks for it before that has ended.
             if not self._path.exists():
-                self._require_room(rows, size * _DTYPE.itemsize)
                 partial = self._path.with_suffix(".part")
                 try:
+                    if rank == 0:
+                        self._make_room(partial, rows, size * _DTYPE.itemsize)
+                    barrier()
                     data = torch.from_file(str(partial), shared=True, size=size, dtype=_DTYPE)
                     barrier()
-                    self._compute(*_unpack(data, feature_shape, mask_shape), device, num_workers, rank, world_size)
-                    del data
-                    barrier()
                     if rank == 0:
+                        # All processes have a temporary file open, and the system keeps it until they end: nothing
+                        # stays if they are killed.
+                        self._remove_temporary()
+                    self._compute(*_unpack(data, feature_shape, mask_shape), device, num_workers, rank, world_size)
+                    barrier()
+                    if rank == 0 and partial.exists():
                         partial.replace(self._path)
                 except BaseException:
                     partial.unlink(missing_ok=True)
                     self._remove_temporary()
                     raise
+            else:
+                data = torch.from_file(str(self._path), shared=True, size=size, dtype=_DTYPE)
             barrier()
-        data = torch.from_file(str(self._path), shared=True, size=size, dtype=_DTYPE)
         self.features, self.masks = _unpack(data, feature_shape, mask_shape)
-        barrier()
-        if rank == 0:
-            # All processes have it open, and the system keeps it until they end: nothing stays if they are killed.
-            self._remove_temporary()
 
-    def _require_room(self, rows: int, needed: int) -> None:
-        folder = self._path.parent
-        free = shutil.disk_usage(folder).free
+    def _make_room(self, path: Path, rows: int, needed: int) -> None:
+        """Make a file of a size; where a disk is full, writing into memory that is mapped would end the process."""
+        for left in path.parent.glob("*.part"):  # Of a run that was killed, and was given other images since.
+            with suppress(Timeout, OSError), FileLock(left.with_suffix(".lock"), timeout=0):
+                left.unlink()
+        free = shutil.disk_usage(path.parent).free
+        try:
+            with path.open("wb") as file:
+                if hasattr(os, "posix_fallocate") and free >= needed:
+                    os.posix_fallocate(file.fileno(), 0, needed)
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            free = shutil.disk_usage(path.parent).free
         if free < needed:
             msg = (
-                f"The features of {rows} pairs need {needed / 1e9:.1f} GB, {folder} has {free / 1e9:.1f} GB; set "
+                f"The features of {rows} pairs need {needed / 1e9:.1f} GB, {path.parent} has {free / 1e9:.1f} GB; set "
                 f"cache_dir to another disk, lower negatives, or set cache=false."
             )
             raise OSError(msg)

@@ -2,7 +2,7 @@
 
 import http.client
 import shutil
-import tempfile
+import stat
 import urllib.error
 import urllib.request
 import zipfile
@@ -11,9 +11,13 @@ from pathlib import Path, PurePosixPath
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from tqdm import tqdm
 
-from anomalib_memd.files import file_digest
+from anomalib_memd.files import file_digest, workspace
 
 _CHUNK = 1 << 20
+HARMLESS_SIZE = 1 << 30
+"""Number of bytes that any archive may unpack to."""
+HARMLESS_RATIO = 20
+"""How many times its size a larger archive may unpack to; images hardly shrink."""
 
 
 class DownloadError(RuntimeError):
@@ -62,28 +66,45 @@ def unpack_archive(archive: Path, folder: Path) -> None:
         DownloadError: If the archive is damaged or a member would land outside ``folder``.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=folder.name, suffix=".part"))
     try:
-        with zipfile.ZipFile(archive) as members:
-            for name in members.namelist():
-                parts = PurePosixPath(name.replace("\\", "/"))
-                if parts.is_absolute() or ".." in parts.parts or ":" in name:
-                    msg = f"{archive}: the member {name!r} would land outside of {folder}; nothing was unpacked."
-                    raise DownloadError(msg)
+        with zipfile.ZipFile(archive) as members, workspace(folder.parent, f".{folder.name}.part-") as temporary:
+            _require_harmless(archive, members, folder)
             damaged = members.testzip()
             if damaged is not None:
                 msg = f"{archive}: the member {damaged!r} is damaged; remove the archive and fetch it again."
                 raise DownloadError(msg)
-            members.extractall(temporary)
-        top = list(temporary.iterdir())
-        content = top[0] if len(top) == 1 and top[0].is_dir() else temporary
-        content.chmod(0o755)
-        content.replace(folder)
+            unpacked = temporary / "content"
+            unpacked.mkdir()
+            members.extractall(unpacked)
+            top = list(unpacked.iterdir())
+            content = top[0] if len(top) == 1 and top[0].is_dir() else unpacked
+            content.chmod(0o755)
+            content.replace(folder)
     except zipfile.BadZipFile as error:
         msg = f"{archive}: no ZIP archive ({error}); remove it and fetch it again."
         raise DownloadError(msg) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _require_harmless(archive: Path, members: zipfile.ZipFile, folder: Path) -> None:
+    """Refuse members that would land elsewhere, links, and what unpacks to far more than images do."""
+    for member in members.infolist():
+        name = member.filename
+        parts = PurePosixPath(name.replace("\\", "/"))
+        if parts.is_absolute() or ".." in parts.parts or ":" in name:
+            msg = f"{archive}: the member {name!r} would land outside of {folder}; nothing was unpacked."
+            raise DownloadError(msg)
+        if stat.S_ISLNK(member.external_attr >> 16):
+            msg = f"{archive}: the member {name!r} is a link; nothing was unpacked."
+            raise DownloadError(msg)
+    size, packed = sum(member.file_size for member in members.infolist()), archive.stat().st_size
+    if size > max(HARMLESS_SIZE, HARMLESS_RATIO * packed):
+        grown = f"{packed / 1e6:.1f} MB would become {size / 1e9:.1f} GB"
+        msg = f"{archive}: {grown}, as no images do; nothing was unpacked."
+        raise DownloadError(msg)
+    free = shutil.disk_usage(folder.parent).free
+    if size > free:
+        msg = f"{archive}: needs {size / 1e9:.1f} GB, and {folder.parent} has {free / 1e9:.1f} GB; make room."
+        raise DownloadError(msg)
 
 
 def _fetch(url: str, partial: Path) -> None:

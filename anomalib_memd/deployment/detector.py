@@ -4,7 +4,6 @@ import copy
 import math
 from collections.abc import Callable
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -14,6 +13,7 @@ from lightning.pytorch import LightningModule
 from torch import nn
 from torchmetrics import Metric
 
+from anomalib_memd.files import workspace
 from anomalib_memd.modality import Branch, Modality
 from anomalib_memd.version import __version__
 
@@ -327,8 +327,8 @@ def _export_whole(export_root: Path | str, write: Callable[[Path], Path]) -> Pat
     """Let ``write`` export into a folder of its own, and move the files in place once they are complete."""
     root = Path(export_root)
     root.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=root, prefix=".export-") as folder:
-        path = write(Path(folder))
+    with workspace(root, ".export-") as folder:
+        path = write(folder)
         target = root / path.relative_to(folder)
         target.parent.mkdir(parents=True, exist_ok=True)
         for file in path.parent.iterdir():

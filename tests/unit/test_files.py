@@ -25,6 +25,26 @@ def test_a_file_that_fails_half_way_leaves_what_was_there(tmp_path):
     assert list(path.parent.iterdir()) == [path]
 
 
+def test_what_a_killed_process_has_left_is_removed_by_the_next(tmp_path):
+    path = tmp_path / "file [1].txt"
+    held = f"""
+import os, pathlib, signal
+from anomalib_memd.files import written_whole
+with written_whole(pathlib.Path({str(path)!r})) as temporary:
+    temporary.write_text("half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    subprocess.run([sys.executable, "-c", held], check=False)
+    (left,) = tmp_path.iterdir()
+    with written_whole(path) as temporary:
+        temporary.write_text("whole")
+        assert not left.exists()
+        with written_whole(path) as other:  # That of a living process stays.
+            other.write_text("other")
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+    assert path.read_text() == "whole"
+
+
 def test_a_folder_is_used_by_one_process_until_it_ends(tmp_path):
     folder = tmp_path / "results"
     held = f"""

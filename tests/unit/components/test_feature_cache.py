@@ -1,10 +1,12 @@
 """Kept features are those of the backbone, whoever fills the file."""
 
+import errno
 import threading
 import time
 
 import pytest
 import torch
+from filelock import FileLock
 from torchvision.transforms.v2 import Normalize
 
 from anomalib_memd.components.backbones import build_backbone
@@ -124,6 +126,26 @@ def test_full_disk_names_the_way_out(embedding, dataset, tmp_path, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 10})())
     with pytest.raises(OSError, match=r"set cache_dir to another disk"):
         make(embedding, dataset, tmp_path).fill(CPU)
+
+
+def test_a_disk_that_fills_up_meanwhile_is_an_error_too(embedding, dataset, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.posix_fallocate", full, raising=False)
+    free = iter([1 << 40, 10])
+    monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": next(free)})())
+    with pytest.raises(OSError, match=r"set cache_dir to another disk"):
+        make(embedding, dataset, tmp_path).fill(CPU)
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_what_a_killed_run_has_left_is_removed_by_the_next(embedding, dataset, tmp_path):
+    (tmp_path / "other.part").write_bytes(b"half")
+    (tmp_path / "busy.part").write_bytes(b"half")
+    with FileLock(tmp_path / "busy.lock"):
+        make(embedding, dataset, tmp_path).fill(CPU)
+    assert [path.name for path in tmp_path.glob("*.part")] == ["busy.part"]
 
 
 def test_shrink_keeps_the_abnormal_fraction():

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import stat
 import threading
 import zipfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -92,6 +93,30 @@ def test_members_outside_are_refused(tmp_path, name):
     with pytest.raises(DownloadError, match="outside"):
         unpack_archive(tmp_path / "bad.zip", tmp_path / "data")
     assert [p.name for p in tmp_path.iterdir()] == ["bad.zip"]
+
+
+def test_links_are_refused(tmp_path):
+    with zipfile.ZipFile(tmp_path / "bad.zip", "w") as file:
+        link = zipfile.ZipInfo("cecum/a.jpg")
+        link.external_attr = (stat.S_IFLNK | 0o777) << 16
+        file.writestr(link, "/etc/passwd")
+    with pytest.raises(DownloadError, match=r"'cecum/a.jpg' is a link"):
+        unpack_archive(tmp_path / "bad.zip", tmp_path / "data")
+    assert [p.name for p in tmp_path.iterdir()] == ["bad.zip"]
+
+
+def test_bombs_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("anomalib_memd.data.download.HARMLESS_SIZE", 1 << 20)
+    with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as file:
+        for number in range(4):
+            file.writestr(f"{number}.bmp", bytes(1 << 19))
+    with pytest.raises(DownloadError, match=r"bomb.zip: 0.0 MB would become 0.0 GB, as no images do"):
+        unpack_archive(tmp_path / "bomb.zip", tmp_path / "data")
+    monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 10})())
+    (tmp_path / "good.zip").write_bytes(archive(["a/b.jpg"]) * 1)
+    with pytest.raises(DownloadError, match=r"good.zip: needs 0.0 GB, and .* has 0.0 GB; make room"):
+        unpack_archive(tmp_path / "good.zip", tmp_path / "data")
+    assert {p.name for p in tmp_path.iterdir()} == {"bomb.zip", "good.zip"}
 
 
 def test_damaged_archive_leaves_nothing(tmp_path):
