@@ -8,8 +8,10 @@ from typing import Any
 
 import yaml
 
+from anomalib_memd.components.options import AT_LEAST_0
 from anomalib_memd.modality import Modality
 
+ACCELERATORS = ("cpu", "cuda")
 FOLDERS = ("root", "nbi_root", "unpaired_nbi_root")
 """Arguments of a datamodule that are folders."""
 
@@ -136,7 +138,7 @@ def load_config(
     path = Path(path)
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         msg = f"{path}: no readable configuration of a benchmark ({error})."
         raise BenchmarkConfigError(msg) from error
     if not isinstance(content, dict):
@@ -150,6 +152,7 @@ def load_config(
         content = _merge(content, shortened)
         if "methods" in shortened:
             content["methods"] = {name: content["methods"][name] for name in shortened["methods"]}
+    _require_mappings(content, path)
     known = list(content.get("datasets") or ())
     content["datasets"] = {
         name: _at_root(data, root) for name, data in _selected(content, "datasets", datasets, path).items()
@@ -169,6 +172,7 @@ def load_config(
     if unknown:
         msg = f"{path}: 'cross' names {', '.join(sorted(unknown))}; the data sets are {', '.join(known)}."
         raise BenchmarkConfigError(msg)
+    _check_values(config, path)
     _check_methods(config, path)
     for method in reversed(config.methods):
         if method.name in wanted:
@@ -177,6 +181,38 @@ def load_config(
     if seeds is None:
         return replace(config, methods=chosen)
     return replace(config, methods=tuple(replace(method, seeds=None) for method in chosen), seeds=tuple(seeds))
+
+
+def _require_mappings(content: dict[str, Any], path: Path) -> None:
+    """Refuse data sets and methods that are no mappings, or whose arguments are none."""
+    for section in ("datasets", "methods"):
+        present = content.get(section)
+        for name, options in present.items() if isinstance(present, dict) else ():
+            parts = {"": options} | {
+                f" {key}": options.get(key) or {}
+                for key in ("init_args", "data_args", "development")
+                if isinstance(options, dict)
+            }
+            for key, part in parts.items():
+                if part is not None and not isinstance(part, dict):
+                    msg = f"{path}:{key} of {name} in '{section}' is a mapping, got {part!r}."
+                    raise BenchmarkConfigError(msg)
+
+
+def _check_values(config: BenchmarkConfig, path: Path) -> None:
+    """Refuse seeds, times and processors that there are not."""
+    if config.accelerator not in ACCELERATORS:
+        msg = f"{path}: accelerator is {' or '.join(ACCELERATORS)}, got {config.accelerator!r}."
+        raise BenchmarkConfigError(msg)
+    for owner, seeds in [("", config.seeds), *((f" of {m.name}", m.seeds or ()) for m in config.methods)]:
+        if not all(isinstance(seed, int) and seed >= 0 for seed in seeds):
+            msg = f"{path}: seeds{owner} are whole numbers of at least 0, got {list(seeds)}."
+            raise BenchmarkConfigError(msg)
+    times = [("", config.max_time), *((f" of {m.name}", m.max_time) for m in config.methods)]
+    for owner, limit in times + [(f" of {name}", data.get("max_time")) for name, data in config.datasets.items()]:
+        if limit is not None and not isinstance(limit, str) and limit not in AT_LEAST_0:
+            msg = f"{path}: max_time{owner} is a number of seconds or the name of a method, got {limit!r}."
+            raise BenchmarkConfigError(msg)
 
 
 def _check_methods(config: BenchmarkConfig, path: Path) -> None:

@@ -1,16 +1,58 @@
 """Options in groups: dataclasses that configurations and checkpoints give as mappings."""
 
+import math
 from collections.abc import Mapping
-from dataclasses import asdict, fields, is_dataclass
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, ClassVar, TypeVar, get_args
+
+
+@dataclass(frozen=True)
+class Range:
+    """What a number may be.
+
+    Args:
+        low: The least.
+        high: The largest.
+        above: Whether it has to be above the least.
+    """
+
+    low: float
+    high: float = math.inf
+    above: bool = False
+
+    def __contains__(self, value: object) -> bool:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return False
+        return self.low <= value <= self.high and not (self.above and value == self.low)
+
+    def __str__(self) -> str:
+        low = f"{'above' if self.above else 'at least'} {self.low:g}"
+        return low if math.isinf(self.high) else f"{low} and at most {self.high:g}"
+
+
+ABOVE_0, AT_LEAST_0, AT_LEAST_1, SHARE = Range(0, above=True), Range(0), Range(1), Range(0, 1)
 
 
 class Options:
-    """A group of options, a frozen dataclass that takes choices by their names, and lists for tuples."""
+    """A group of options, a frozen dataclass that takes choices by their names, and lists for tuples.
+
+    Attributes:
+        ranges: What numbers may be, by the names of options; ``None`` is let through.
+
+    Raises:
+        ValueError: If a number is out of its range, or a choice is none of those that there are.
+    """
+
+    ranges: ClassVar[Mapping[str, Range]] = {}
 
     def __post_init__(self) -> None:
+        for name, allowed in self.ranges.items():
+            value = getattr(self, name)
+            if value is not None and value not in allowed:
+                msg = f"{name} is {allowed}, got {value}."
+                raise ValueError(msg)
         for field in fields(self):  # type: ignore[arg-type]
             value = getattr(self, field.name)
             # 'Choice | str', since the command line takes choices of a plain 'Choice' by the names of its members.

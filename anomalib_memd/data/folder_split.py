@@ -9,7 +9,7 @@ import pandas as pd
 
 from .folder import images_below
 from .reading import find_partner, split_frame
-from .split import SplitError
+from .split import SplitError, read_table
 
 NORMAL, ABNORMAL, MASKS = "normal", "abnormal", "masks"
 """Names of the folders."""
@@ -102,7 +102,7 @@ def _from_table(images: pd.Series, path: Path, column: str) -> list[str]:
     if not path.is_file():
         msg = f"{path} is not there; it has to hold the columns image and {column}."
         raise SplitError(msg)
-    table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    table = read_table(path)
     absent = {"image", column} - set(table.columns)
     if absent:
         msg = f"{path} has no column {', '.join(sorted(absent))}; it has {', '.join(table.columns)}."

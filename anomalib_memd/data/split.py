@@ -107,7 +107,7 @@ def read_split(
             empty, both together: such a set serves to test what was trained elsewhere. Abnormal images may be missing
             altogether, not from one split alone.
     """
-    table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    table = read_table(path)
     missing = [column for column in _COLUMNS if column not in table]
     if missing:
         msg = f"{path} has no column {', '.join(missing)}; it has {', '.join(table.columns)}."
@@ -125,6 +125,22 @@ def read_split(
             msg = f"{path}: the {split} split has no abnormal image, without which nothing can be measured."
             raise SplitError(msg)
     return table.reset_index(drop=True)
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """Read a CSV file as text.
+
+    Raises:
+        SplitError: If it is missing, no table, or no text in UTF-8.
+    """
+    try:
+        return pd.read_csv(path, dtype=str, keep_default_na=False)
+    except FileNotFoundError as error:
+        msg = f"{path}: no such table."
+        raise SplitError(msg) from error
+    except (ValueError, OSError) as error:
+        msg = f"{path}: no readable table ({' '.join(str(error).split())}); write it as CSV in UTF-8."
+        raise SplitError(msg) from error
 
 
 def has_normal_images_alone(split: pd.DataFrame) -> bool:
@@ -154,6 +170,16 @@ def _check_rows(table: pd.DataFrame, path: Path) -> None:
     unknown = sorted(set(table.split) - set(SPLITS))
     if unknown:
         msg = f"{path}: unknown split {', '.join(map(repr, unknown))}; use {', '.join(SPLITS)}."
+        raise SplitError(msg)
+    for column in ("image", "class", "label"):
+        empty = table.index[table[column].str.strip() == ""]
+        if len(empty):
+            msg = f"{path}: row {empty[0] + 2} has no {column}."
+            raise SplitError(msg)
+    meant = table.label.str.strip().str.lower() == "normal"
+    misspelt = table.loc[meant & (table.label != "normal"), "label"]
+    if len(misspelt):
+        msg = f"{path}: the label {misspelt.iloc[0]!r} would count as abnormal; write 'normal'."
         raise SplitError(msg)
     twice = table.loc[table.image.duplicated(), "image"]
     if len(twice):

@@ -1,6 +1,7 @@
 """What travels with an exported model."""
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -13,6 +14,10 @@ from anomalib_memd.modality import Branch
 
 class ModelFileError(ValueError):
     """A file that holds no exported model of this package."""
+
+
+class UntrustedFileError(ModelFileError):
+    """A file that could run code when it is read, which nobody has allowed."""
 
 
 @dataclass(frozen=True)
@@ -46,20 +51,25 @@ class Metadata:
         """From what :meth:`to_json` gave.
 
         Raises:
-            ValueError: If a field is missing.
+            ValueError: If a field is missing, or of another kind.
+            TypeError: Likewise.
         """
         content = json.loads(text)
         missing = [field.name for field in fields(cls) if field.name not in content]
         if missing:
             msg = f"no {missing[0]}"
             raise ValueError(msg)
+        classes, size = content["classes"], content["image_size"]
+        words = [*classes, content["version"], content["checkpoint"]]
+        sides = [type(side) is int and side > 0 for side in size]
+        if not all(isinstance(word, str) for word in words) or len(size) not in {0, 2} or not all(sides):
+            msg = f"classes={classes} and image_size={size} are not of this format"
+            raise ValueError(msg)
+        numbers = {name: float(content[name]) for name in ("threshold", "raw_threshold")}
         return cls(
             **content
-            | {
-                "branch": Branch(content["branch"]),
-                "classes": tuple(content["classes"]),
-                "image_size": tuple(content["image_size"]),
-            }
+            | numbers
+            | {"branch": Branch(content["branch"]), "classes": tuple(classes), "image_size": tuple(size)}
         )
 
 
@@ -97,8 +107,8 @@ def read_metadata(path: str | Path) -> Metadata:
     """Read the metadata of an exported model.
 
     Args:
-        path: ``.xml`` (OpenVINO), ``.onnx``, ``.ts`` (TorchScript), ``.pt2`` (``torch.export``) or ``.pt``
-            (:class:`~anomalib.deploy.TorchInferencer`; it is unpickled, so take only files that you trust).
+        path: ``.xml`` (OpenVINO), ``.onnx``, ``.ts`` (TorchScript), ``.pt2`` (``torch.export``) or ``.pt``, see
+            :func:`read_pickled`.
 
     Returns:
         The metadata.
@@ -112,16 +122,35 @@ def read_metadata(path: str | Path) -> Metadata:
         ".onnx": _read_onnx,
         ".ts": _read_torchscript,
         ".pt2": _read_torch_export,
-        ".pt": lambda file: torch.load(file, "cpu", weights_only=False)[KEY],
+        ".pt": lambda file: read_pickled(file)[KEY],
     }
     if path.suffix not in readers or not path.is_file():
         msg = f"{path}: no such exported model; give a file that ends in {', '.join(readers)}."
         raise ModelFileError(msg)
     try:
         return Metadata.from_json(readers[path.suffix](path))
+    except UntrustedFileError:
+        raise
     except Exception as error:
         msg = f"{path}: no model that MEMD has exported, or a damaged one ({type(error).__name__}: {error})."
         raise ModelFileError(msg) from error
+
+
+def read_pickled(path: Path) -> dict[str, Any]:
+    """Content of a ``.pt`` file, as :class:`~anomalib.deploy.TorchInferencer` takes it.
+
+    It is unpickled, which runs whatever code it brings, so it is read only where ``TRUST_REMOTE_CODE`` is 1.
+
+    Raises:
+        UntrustedFileError: If that has not been allowed.
+    """
+    if os.environ.get("TRUST_REMOTE_CODE", "0").lower() not in {"1", "true"}:
+        msg = (
+            f"{path}: a .pt file can run code when it is read. Export as .ts, .pt2, .onnx or .xml instead, or set the "
+            f"environment variable TRUST_REMOTE_CODE=1 if you trust the file."
+        )
+        raise UntrustedFileError(msg)
+    return torch.load(path, "cpu", weights_only=False)
 
 
 def _read_openvino(path: Path) -> str:

@@ -11,7 +11,7 @@ from torchvision.transforms.v2 import functional
 from anomalib_memd.components.backbones import fast_precision
 from anomalib_memd.data.colours import plain_modality
 from anomalib_memd.deployment.detector import DeployedDetector
-from anomalib_memd.deployment.metadata import Metadata, ModelFileError, read_metadata
+from anomalib_memd.deployment.metadata import Metadata, ModelFileError, read_metadata, read_pickled
 from anomalib_memd.deployment.stream import FramePrediction, FrameStream
 from anomalib_memd.modality import Branch, Modality
 from anomalib_memd.models.memd.lightning_model import MEMD
@@ -45,7 +45,7 @@ def load_judge(path: str | Path, threads: int | None = None) -> Judge:
 
     Args:
         path: Checkpoint of MEMD (``.ckpt``), or a student that was exported: ``.xml`` (OpenVINO), ``.onnx``,
-            ``.pt``, ``.ts`` or ``.pt2``. Of a ``.pt`` take only files that you trust.
+            ``.pt``, ``.ts`` or ``.pt2``; for a ``.pt`` see :func:`.read_pickled`.
         threads: Number of threads of OpenVINO; all that the machine has if ``None``.
 
     Raises:
@@ -162,7 +162,7 @@ class ModuleJudge(_TorchJudge):
         modality = Modality(metadata.branch.value)
         self.thresholds = {modality: metadata.threshold}
         if path.suffix == ".pt":
-            student = torch.load(path, "cpu", weights_only=False)["model"].eval()
+            student = read_pickled(path)["model"].eval()
         elif path.suffix == ".ts":
             student = torch.jit.load(path, "cpu")
         else:

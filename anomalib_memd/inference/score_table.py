@@ -81,7 +81,7 @@ class ScoreTable:
         """Number of lines of each kind."""
         note = folder / "run.json"
         if note.exists():
-            before = json.loads(note.read_text(encoding="utf-8"))
+            before = _facts(note)
             changed = [name for name, value in facts.items() if before.get(name) != value]
             if changed:
                 msg = f"{folder} holds scores with another {', '.join(changed)}; give another --output."
@@ -111,7 +111,11 @@ class ScoreTable:
             self.path.unlink()
             return
         with self.path.open(newline="", encoding="utf-8") as file:
-            for row in csv.DictReader(file):
+            reader = csv.DictReader(file)
+            if tuple(reader.fieldnames or ()) != COLUMNS:
+                msg = f"{self.path} has other columns than this command writes; give another --output."
+                raise ValueError(msg)
+            for row in reader:
                 self.done.add(row["path"])
                 self.counts[row["label"] or "error"] += 1
 
@@ -124,6 +128,17 @@ class ScoreTable:
     def close(self) -> None:
         """End the table."""
         self._file.close()
+
+
+def _facts(note: Path) -> dict[str, Any]:
+    try:
+        facts = json.loads(note.read_text(encoding="utf-8"))
+    except ValueError:
+        facts = None
+    if not isinstance(facts, dict):
+        msg = f"{note} is not of this command, or damaged; give another --output."
+        raise ValueError(msg)  # noqa: TRY004  what is wrong is the file
+    return facts
 
 
 def to_parquet(table: Path) -> Path:

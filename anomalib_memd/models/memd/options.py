@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import ClassVar
 
 from anomalib_memd.components.negatives import KINDS
-from anomalib_memd.components.options import Options
+from anomalib_memd.components.options import ABOVE_0, AT_LEAST_0, AT_LEAST_1, SHARE, Options, Range
 from anomalib_memd.components.two_stage import Stage
 
 
@@ -84,6 +85,15 @@ class Encoder(Options):
             standardises each channel by itself.
     """
 
+    ranges: ClassVar[dict[str, Range]] = {
+        "width": AT_LEAST_1,
+        "hidden": AT_LEAST_0,
+        "fusion_layers": AT_LEAST_1,
+        "fusion_heads": AT_LEAST_1,
+        "mar_kernel_size": AT_LEAST_1,
+        "mar_distance": AT_LEAST_0,
+    }
+
     width: int = 512
     hidden: int = 0
     fusion: Fusion | str = Fusion.BOTH
@@ -113,6 +123,14 @@ class Head(Options):
             where no validation image is abnormal.
     """
 
+    ranges: ClassVar[dict[str, Range]] = {
+        "prior": AT_LEAST_0,
+        "distance_weight": AT_LEAST_0,
+        "image_weight": AT_LEAST_0,
+        "shrinkage": ABOVE_0,
+        "ridge": ABOVE_0,
+    }
+
     evidence: Evidence | str = Evidence.BACKBONE
     prior: float = 1.0
     distance_weight: float = 1.0
@@ -138,6 +156,8 @@ class Negatives(Options):
     Raises:
         ValueError: If the kind is unknown, or there is no negative.
     """
+
+    ranges: ClassVar[dict[str, Range]] = {"feature_noise": AT_LEAST_0, "student_noise": AT_LEAST_0}
 
     kind: str = "mixed"
     per_image: int = 1
@@ -178,6 +198,18 @@ class Training(Options):
         cache: Whether the features of training images are kept on the disk.
         cache_dir: Folder in which they stay for later runs; ``None`` removes them after training.
     """
+
+    ranges: ClassVar[dict[str, Range]] = {
+        "teacher_epochs": AT_LEAST_1,
+        "student_epochs": AT_LEAST_0,
+        "learning_rate": ABOVE_0,
+        "warmup": SHARE,
+        "noise": AT_LEAST_0,
+        "modality_dropout": SHARE,
+        "cosine_weight": AT_LEAST_0,
+        "patience": AT_LEAST_1,
+        "validation_interval": AT_LEAST_1,
+    }
 
     teacher_epochs: int = 4
     student_epochs: int = 4
@@ -227,6 +259,8 @@ class Distillation(Options):
         adaptive_temperature: Whether the temperature follows the two modalities.
         temperature_bounds: Bounds of its scale, around 1.
     """
+
+    ranges: ClassVar[dict[str, Range]] = {"weight": AT_LEAST_0}
 
     students: Students | str = Students.PER_MODALITY
     weight: float = 1.0

@@ -32,7 +32,7 @@ CASES = {
     "no checkpoint": ([*SCORE, "none.ckpt"], "none.ckpt"),
     "a damaged IR": ([*SCORE, "a.xml"], "a.xml: no model that MEMD has exported, or a damaged one"),
     "a damaged ONNX": ([*SCORE, "a.onnx"], "a.onnx: no model that MEMD has exported, or a damaged one"),
-    "a damaged module": ([*SCORE, "a.pt"], "a.pt: no model that MEMD has exported, or a damaged one"),
+    "a module that could run code": ([*SCORE, "a.pt"], "a.pt: a .pt file can run code when it is read"),
     "a damaged TorchScript": ([*SCORE, "a.ts"], "a.ts: no model that MEMD has exported, or a damaged one"),
     "a damaged program": ([*SCORE, "a.pt2"], "a.pt2: no model that MEMD has exported, or a damaged one"),
     "a damaged checkpoint": ([*SCORE, "a.ckpt"], "a.ckpt"),

@@ -130,7 +130,8 @@ def test_static_batch_and_size(model, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["torch", "onnx", "openvino", "torchscript", "torch_export"])
-def test_metadata_travels(model, exported, kind):
+def test_metadata_travels(model, exported, kind, monkeypatch):
+    monkeypatch.setenv("TRUST_REMOTE_CODE", "1")
     found = read_metadata(exported(Branch.NBI, kind))
     assert found == model.deployed(Branch.NBI).metadata
     assert found.branch is Branch.NBI

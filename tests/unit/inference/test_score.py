@@ -179,7 +179,8 @@ def frames():
 
 
 @pytest.mark.parametrize("kind", ["openvino", "onnx", "torch", "torchscript", "torch_export"])
-def test_every_export_judges_as_its_checkpoint_does(checkpoint, frames, tmp_path, kind):
+def test_every_export_judges_as_its_checkpoint_does(checkpoint, frames, tmp_path, kind, monkeypatch):
+    monkeypatch.setenv("TRUST_REMOTE_CODE", "1")
     whole = load_judge(checkpoint)
     assert set(whole.thresholds) == set(Modality)
     expected = dict(zip(range(len(frames)), whole(frames), strict=True))

@@ -1,0 +1,1 @@
+"""Tests that take longer than continuous integration may; run them by -m nightly."""
