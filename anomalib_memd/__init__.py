@@ -5,6 +5,8 @@ Importing this package registers its models and datamodules with anomalib.
 
 import warnings as _warnings
 
+from anomalib_memd import privacy as _privacy  # noqa: F401  before the libraries that it is about
+
 with _warnings.catch_warnings():
     # What anomalib imports is deprecated by timm and by itself; nobody who imports this package can change it.
     _warnings.simplefilter("ignore", FutureWarning)

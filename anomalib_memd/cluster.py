@@ -29,7 +29,6 @@ def connect() -> Any:
         RuntimeError: If Ray is not installed, or there is no cluster at the address.
     """
     require_ray()
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # Ray would let workers build their environment anew where the driver was started by a package manager.
     os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
     import ray  # noqa: PLC0415  an extra

@@ -53,8 +53,8 @@ def write_report(output: Path, ablation: bool = False) -> Path:
         about=html.escape(f"{len(facts)} jobs, the last finished {last}; {versions}."),
         tables=sections,
         figures=figures,
-        # A closing tag inside the data would end the script.
-        cases=json.dumps(_cases(facts)).replace("</", "<\\/"),
+        # A tag or a comment inside the data would end the script.
+        cases=json.dumps(_cases(facts)).replace("<", "\\u003c"),
     )
     path = output / "report.html"
     path.write_text(page, encoding="utf-8")

@@ -1,7 +1,6 @@
 """A page in the browser: drop images or a clip, look at heat maps, move the threshold, compare two models."""
 
 import os
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import mkdtemp
@@ -12,6 +11,7 @@ from anomalib_memd.modality import Modality
 from .judge import Judge, load_judge
 from .regions import OPACITY
 from .review import Review
+from .uploads import Sessions, UploadLimit
 
 AUTOMATIC = "recognise"
 KEPT = 3600
@@ -57,7 +57,10 @@ def serve(page: Any, host: str = "127.0.0.1", port: int | None = None, wait: boo
     import gradio as gr  # noqa: PLC0415  an extra
 
     theme = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"])  # Others are fetched.
-    where = {"server_name": host, "server_port": port, "share": False, "max_file_size": LARGEST_FILE}
+    from starlette.middleware import Middleware  # noqa: PLC0415  comes with Gradio
+
+    where: dict[str, Any] = {"server_name": host, "server_port": port, "share": False, "max_file_size": LARGEST_FILE}
+    where["app_kwargs"] = {"middleware": [Middleware(UploadLimit)]}
     return page.launch(
         **where, theme=theme, footer_links=[], quiet=True, show_error=True, prevent_thread_lock=not wait
     )[1]
@@ -72,7 +75,6 @@ def build(judges: Sequence[Judge]) -> Any:
     Raises:
         RuntimeError: If Gradio is not installed.
     """
-    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     try:
         import gradio as gr  # noqa: PLC0415  an extra
     except ModuleNotFoundError as error:
@@ -80,17 +82,22 @@ def build(judges: Sequence[Judge]) -> Any:
         raise RuntimeError(msg) from error
     names = [f"Model {number}: {judge.path}" for number, judge in enumerate(judges, 1)]
 
+    sessions = Sessions(Path(os.environ.setdefault("GRADIO_TEMP_DIR", mkdtemp(prefix="anomalib-memd-"))))
+
     def judge_all(
-        before: Review, files: list[str] | None, whole: list[str] | None, modality: str
+        files: list[str] | None, whole: list[str] | None, modality: str, request: gr.Request
     ) -> tuple[Review, str]:
-        _forget(before)
-        given = None if modality == AUTOMATIC else Modality(modality)
         paths = [*(files or []), *(whole or [])]
-        review = Review.of_files(paths, judges, given, Path(mkdtemp(prefix="anomalib-memd-")))
+        folder = Path(mkdtemp(prefix="anomalib-memd-"))
+        sessions.hold(request.session_hash, folder, paths)
+        review = Review.of_files(paths, judges, None if modality == AUTOMATIC else Modality(modality), folder)
         return review, review.problems()
 
+    def leave(request: gr.Request) -> None:
+        sessions.end(request.session_hash)
+
     with gr.Blocks(title="anomalib-memd", analytics_enabled=False, delete_cache=(KEPT, KEPT)) as page:
-        review = gr.State(Review([], Path(mkdtemp(prefix="anomalib-memd-"))), delete_callback=_forget)
+        review = gr.State(Review([], Path(mkdtemp(prefix="anomalib-memd-"))))
         gr.Markdown("# anomalib-memd\nNot a medical device. Files stay on this machine.")
         with gr.Row():
             with gr.Tab("Images or a clip"):
@@ -119,17 +126,14 @@ def build(judges: Sequence[Judge]) -> Any:
             archive = gr.File(label="Pictures", interactive=False, height=80, elem_id="archive")
             gr.Button("Pictures as ZIP", elem_id="zip").click(_pack, [review, opacity, *thresholds], archive)
         for source in (files, whole, modality):
-            judged = source.change(judge_all, [review, files, whole, modality], [review, trouble])
+            judged = source.change(judge_all, [files, whole, modality], [review, trouble])
             judged.then(_count, [review, *thresholds], counts).then(_show, [review, opacity, *thresholds], outputs)
         opacity.change(_show, [review, opacity, *thresholds], outputs, show_progress="hidden")
         for slider in thresholds:
             moved = slider.change(_count, [review, *thresholds], counts, show_progress="hidden")
             moved.then(_show, [review, opacity, *thresholds], outputs, show_progress="hidden")
+        page.unload(leave)
     return page
-
-
-def _forget(review: Review) -> None:
-    shutil.rmtree(review.folder, ignore_errors=True)
 
 
 def _count(review: Review, *thresholds: float) -> list[str] | str:

@@ -50,7 +50,7 @@ class Review:
 
     Args:
         findings: One for each frame.
-        folder: Where pictures and tables are written; each picture is drawn once.
+        folder: Where pictures and tables are written; each picture is drawn once. Pictures have its name in theirs.
     """
 
     findings: Sequence[Finding]
@@ -109,7 +109,7 @@ class Review:
             if finding.image is None:
                 continue
             prediction = finding.predictions[model]
-            path = self.folder / f"{number}-{model}-{opacity:.2f}.jpg"
+            path = self.folder / f"{self.folder.name}-{number}-{model}-{opacity:.2f}.jpg"
             if not path.exists():
                 save_picture(draw_prediction(finding.image, prediction, opacity), path)
             text = f"{label_of(prediction, threshold)} {prediction.score:.2f} {finding.modality.upper()} {finding.name}"
@@ -146,7 +146,7 @@ class Review:
 
     def pack(self, thresholds: Sequence[float], opacity: float) -> str:
         """Write all pictures into a ZIP archive, a folder a model; returns its file."""
-        path = self.folder / "pictures.zip"
+        path = self.folder / f"{self.folder.name}-pictures.zip"
         with zipfile.ZipFile(path, "w") as archive:
             for model, threshold in enumerate(thresholds):
                 for number, (picture, caption) in enumerate(self.gallery(model, threshold, opacity)):

@@ -2,6 +2,7 @@
 
 import shutil
 import tempfile
+import time
 import zipfile
 
 import numpy as np
@@ -98,6 +99,7 @@ def test_the_page_is_for_this_machine_alone_unless_it_is_told_otherwise(monkeypa
 def page(tmp_path, monkeypatch):
     """A page in a browser, and the addresses that it asked for."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "shown"))
     playwright = pytest.importorskip("playwright.sync_api")
     if CHROMIUM is None:
         pytest.skip("needs Chromium")
@@ -152,6 +154,14 @@ def test_a_picture_is_dropped_a_heat_map_appears_and_the_slider_moves_labels(pag
     page.click("#zip")
     page.wait_for_selector("#archive a[download]", timeout=30_000)
     assert all(url.startswith(("http://127.0.0.1", "blob:", "data:")) for url in page.asked)
+    # Nothing of it stays once the page is closed.
+    held = [path for path in (tmp_path / "shown").rglob("*.*") if path.suffix in {".png", ".jpg", ".zip"}]
+    assert len(held) > 6
+    page.close()
+    patience = time.monotonic() + 60
+    while any(path.exists() for path in held) or list(tmp_path.glob("anomalib-memd-*/*.jpg")):
+        assert time.monotonic() < patience, [path for path in held if path.exists()]
+        time.sleep(0.2)
 
 
 def test_names_of_files_are_shown_and_not_run(page, tmp_path):
