@@ -1,8 +1,6 @@
 """Features of frozen backbones, computed once and shared by all methods of a benchmark."""
 
 import hashlib
-import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +12,7 @@ import torch
 from anomalib.models.components import TimmFeatureExtractor
 
 from anomalib_memd.components.backbones import pieces
+from anomalib_memd.files import written_whole
 
 
 class FeatureStore:
@@ -25,12 +24,10 @@ class FeatureStore:
 
     Args:
         directory: Folder of the files.
-        record: Whether features that were not found are kept.
     """
 
-    def __init__(self, directory: str | Path, record: bool = True) -> None:
+    def __init__(self, directory: str | Path) -> None:
         self.directory = Path(directory)
-        self.record = record
         self._digests: WeakKeyDictionary[TimmFeatureExtractor, str] = WeakKeyDictionary()
         self.hits = 0
         """Number of images whose features were found."""
@@ -55,8 +52,6 @@ class FeatureStore:
         files = [[folder / key / f"{layer}.npy" for layer in extractor.layers] for key in keys]
         absent = [row for row, paths in enumerate(files) if not all(path.exists() for path in paths)]
         self.misses += len(absent)
-        if not self.record and len(absent) == len(images):
-            return _FORWARD(extractor, images)  # Nothing found and nothing kept: in the precision of the method.
         self.hits += len(files) - len(absent)
         if absent:
             computed = {layer: maps.half().cpu().numpy() for layer, maps in _compute(extractor, images[absent]).items()}
@@ -69,9 +64,8 @@ class FeatureStore:
             # Backbones may put channels last in memory; some methods rely on their coming first.
             stacked = torch.from_numpy(np.ascontiguousarray(np.stack(maps)))
             features[layer] = stacked.to(images.device, torch.float32)
-            if self.record:
-                for row in absent:
-                    _write(files[row][number], maps[row])
+            for row in absent:
+                _write(files[row][number], maps[row])
         return features
 
     def _digest(self, extractor: TimmFeatureExtractor) -> str:
@@ -124,16 +118,12 @@ def _tensor_digest(image: torch.Tensor) -> str:
 
 
 def _write(path: Path, array: np.ndarray) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    file = tempfile.NamedTemporaryFile(dir=path.parent, delete=False)  # noqa: SIM115  closed below
     try:
-        with file:
-            np.save(file, array)
+        with written_whole(path) as temporary:
+            np.save(temporary, array)
     except OSError as error:
-        Path(file.name).unlink()
         msg = (
             f"{path}: features cannot be kept ({error}). Take a folder on a larger disk; features of finished "
             f"benchmarks can be deleted."
         )
         raise OSError(msg) from error
-    os.replace(file.name, path)  # noqa: PTH105

@@ -150,8 +150,8 @@ class BenchmarkJob(Job):
             **({} if method.max_epochs is None else {"max_epochs": method.max_epochs}),
         )
         kept = task.output / "features"
-        # What MEMD draws into images is kept by a cache of its own; the store is for images of the data sets.
-        with shared_features(FeatureStore(kept, record=not method.paired)):
+        # MEMD keeps what it trains on by itself. What it finds elsewhere must not depend on what others have kept.
+        with shared_features(None if method.paired else FeatureStore(kept)):
             started = time.monotonic()
             with PeakMemory() as memory:
                 engine.fit(model=model, datamodule=datamodule)

@@ -4,6 +4,7 @@ import inspect
 import re
 import sys
 from collections.abc import Callable
+from typing import NoReturn
 
 from jsonargparse import ActionYesNo, ArgumentParser
 from lightning.pytorch.cli import LightningCLI
@@ -62,7 +63,7 @@ def main(arguments: list[str] | None = None) -> None:
         try:
             pass_on(arguments)
         except (ValueError, OSError, RuntimeError) as error:
-            sys.exit(f"anomalib-memd: {error}")
+            _end(error)
         return
     if arguments[:1] == ["wtngan"]:
         LightningCLI(WtNGAN, UnpairedImages, args=arguments[1:])
@@ -94,7 +95,15 @@ def main(arguments: list[str] | None = None) -> None:
         if result is not None:
             print(result.to_string(index=False))  # noqa: T201
     except (ValueError, OSError, RuntimeError) as error:
-        sys.exit(f"anomalib-memd: {error}")
+        _end(error)
+
+
+def _end(error: Exception) -> NoReturn:
+    """End with the message of an error."""
+    way_out = ""
+    if str(error).startswith("DataLoader worker"):
+        way_out = " Systems end processes where memory runs out: lower num_workers, or the size of batches."
+    sys.exit(f"anomalib-memd: {error}{way_out}")
 
 
 def _help(command: Callable, argument: str) -> str:

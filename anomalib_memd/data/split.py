@@ -1,5 +1,6 @@
 """Splits of a data set into training, validation and test images, kept as ``split.csv``."""
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -134,7 +135,13 @@ def read_table(path: Path) -> pd.DataFrame:
         SplitError: If it is missing, no table, or no text in UTF-8.
     """
     try:
-        return pd.read_csv(path, dtype=str, keep_default_na=False)
+        content = path.read_bytes()
+        if b"\0" in content:
+            msg = f"{path}: no readable table (it holds zero bytes); write it as CSV in UTF-8."
+            raise SplitError(msg)
+        return pd.read_csv(io.BytesIO(content), dtype=str, keep_default_na=False)
+    except SplitError:
+        raise
     except FileNotFoundError as error:
         msg = f"{path}: no such table."
         raise SplitError(msg) from error
@@ -191,12 +198,19 @@ def _check_rows(table: pd.DataFrame, path: Path) -> None:
         msg = f"{path}: {len(wrong)} training images are abnormal, the first is {wrong.iloc[0]}; train on normal ones."
         raise SplitError(msg)
     for column in ("image", "mask"):
-        absent = [name for name in table[column] if name and not split_frame(path.parent / name)[0].is_file()]
+        absent = [name for name in table[column] if name and not _is_file(split_frame(path.parent / name)[0])]
         if absent:
             msg = (
                 f"{path} names {len(absent)} {column} files that do not exist, the first is {path.parent / absent[0]}."
             )
             raise SplitError(msg)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # Such as a name that is too long.
+        return False
 
 
 def _keep_classes(

@@ -2,9 +2,11 @@
 
 import copy
 import math
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from anomalib.data import AnomalibDataModule, InferenceBatch
@@ -327,7 +329,8 @@ def _export_whole(export_root: Path | str, write: Callable[[Path], Path]) -> Pat
     """Let ``write`` export into a folder of its own, and move the files in place once they are complete."""
     root = Path(export_root)
     root.mkdir(parents=True, exist_ok=True)
-    with workspace(root, ".export-") as folder:
+    # What exporters write on the way is there, too, so that nothing stays of a process that is killed.
+    with workspace(root, ".export-") as folder, patch.object(tempfile, "tempdir", str(folder)):
         path = write(folder)
         target = root / path.relative_to(folder)
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -67,19 +67,6 @@ def test_a_full_disk_names_the_way_out_and_leaves_nothing(extractor, tmp_path):
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
-def test_a_store_that_does_not_record_still_looks_up(extractor, tmp_path):
-    images = torch.rand(1, 3, 32, 32)
-    with shared_features(FeatureStore(tmp_path, record=False)):
-        extractor(images)
-    assert not any(tmp_path.rglob("*.npy"))
-    with shared_features(FeatureStore(tmp_path)):
-        kept = extractor(images)
-    reader = FeatureStore(tmp_path, record=False)
-    with shared_features(reader):
-        assert torch.equal(extractor(images)["layer1"], kept["layer1"])
-    assert reader.hits == 1
-
-
 def test_a_network_that_learns_is_left_alone(tmp_path):
     student = TimmFeatureExtractor("resnet18", ["layer1"], pre_trained=False, requires_grad=True)
     store = FeatureStore(tmp_path)
