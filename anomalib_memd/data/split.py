@@ -136,18 +136,18 @@ def read_table(path: Path) -> pd.DataFrame:
     """
     try:
         content = path.read_bytes()
-        if b"\0" in content:
-            msg = f"{path}: no readable table (it holds zero bytes); write it as CSV in UTF-8."
-            raise SplitError(msg)
-        return pd.read_csv(io.BytesIO(content), dtype=str, keep_default_na=False)
-    except SplitError:
-        raise
+        table = pd.read_csv(io.BytesIO(content), dtype=str, keep_default_na=False)
     except FileNotFoundError as error:
         msg = f"{path}: no such table."
         raise SplitError(msg) from error
     except (ValueError, OSError) as error:
         msg = f"{path}: no readable table ({' '.join(str(error).split())}); write it as CSV in UTF-8."
         raise SplitError(msg) from error
+    # pandas would read on beyond a zero byte, and take a column without a name for names of rows.
+    if b"\0" in content or not isinstance(table.index, pd.RangeIndex):
+        msg = f"{path}: no readable table (zero bytes, or rows longer than the header); write it as CSV in UTF-8."
+        raise SplitError(msg)
+    return table
 
 
 def has_normal_images_alone(split: pd.DataFrame) -> bool:

@@ -27,10 +27,14 @@ def test_a_parser_takes_or_refuses_anything(parser, tmp_path):
     corpus = tmp_path / "corpus"
     corpus.mkdir()
     (corpus / "seed").write_bytes(SEEDS[parser])
+    command = [sys.executable, "-m", "tests.nightly.fuzz", parser, f"-runs={RUNS}", "-seed=1", "-max_len=400"]
     done = subprocess.run(
-        [sys.executable, "-m", "tests.nightly.fuzz", parser, f"-runs={RUNS}", "-seed=1", "-max_len=400", f"-artifact_prefix={tmp_path}/", corpus],
-        cwd=Path(__file__).resolve().parents[2], capture_output=True, text=True, check=False,
+        [*command, f"-artifact_prefix={tmp_path}/", corpus],
+        cwd=Path(__file__).resolve().parents[2],
+        capture_output=True,
+        text=True,
+        check=False,
         env={"PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     assert f"Done {RUNS} runs" in done.stderr

@@ -213,6 +213,7 @@ SPLITS = {
     "two bytes a letter": ("\n".join(ROWS).encode("utf-16"), "write it as CSV in UTF-8"),
     "an image": (encoded("png"), "write it as CSV in UTF-8"),
     "a longer row": (changed(3, "val", "val,x,y,z"), "no readable table"),
+    "longer rows": ("\n".join([ROWS[0], *(f"x,{row}" for row in ROWS[1:])]).encode(), "longer than the header"),
     "an open quote": (changed(3, "polyp", '"polyp'), "no readable table"),
     "zeros": (b"\0" * 100, "zero bytes"),
     "a zero in a name": (changed(1, "a/0.png", "a\0.png"), "zero bytes"),
