@@ -162,6 +162,7 @@ def test_a_job_leaves_what_it_cost_and_where_it_judged(benchmark):
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_exported_students_are_measured(benchmark):
     folder, _ = benchmark
     done = run(

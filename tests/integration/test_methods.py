@@ -42,6 +42,9 @@ METHODS = {
 BY_MAP = {"CMP", "D2UE"}
 """After so short a training these tell by the map alone where a polyp is, not yet which image has one."""
 
+LONG = {"SCRD4AD", "ForeignPatch nsa"}
+"""These take a minute each."""
+
 
 def built(name):
     """A method, small."""
@@ -60,7 +63,9 @@ def phantom(tmp_path_factory):
     return data, list(data.test_data)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.nightly) if name in LONG else name for name in METHODS]
+)
 def test_a_method_tells_polyps_from_normal_frames(name, phantom, tmp_path):
     torch.manual_seed(0)
     model = built(name)

@@ -75,7 +75,13 @@ class Marker:
         return Path.touch, (Path(self.path),)
 
 
-@pytest.mark.parametrize("source", ["{}/frames/**/*.png", "file://{}/frames"])
+@pytest.mark.parametrize(
+    "source",
+    [
+        pytest.param("{}/frames/**/*.png", marks=pytest.mark.nightly),
+        "file://{}/frames",
+    ],
+)
 def test_an_archive_is_scored_the_same_on_a_cluster(cluster, archive, tmp_path, source):
     folder, model = archive
     source = source.format(folder)
@@ -113,6 +119,7 @@ def test_a_job_larger_than_every_machine_is_refused(cluster, tmp_path):
         RayRunner(lambda *_: [job], cores=1, gpus=1).run({})
 
 
+@pytest.mark.nightly
 def test_a_benchmark_gives_the_same_on_a_cluster_that_loses_a_node(cluster, tmp_path, capsys):
     chosen = CONFIG | {"methods": {name: CONFIG["methods"][name] for name in METHODS}, "latency": False}
     (tmp_path / "benchmark.yaml").write_text(yaml.safe_dump(chosen, sort_keys=False))
