@@ -1,7 +1,9 @@
 """Scores of an archive by many machines."""
 
+import os
 import tempfile
 from collections.abc import Collection, Iterable, Iterator
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -48,7 +50,7 @@ def score_on_cluster(
     context.execution_options.preserve_order = True
     context.enable_progress_bars = False
     content = {path.name: path.read_bytes() for path in _files_of(model)}
-    arguments = (ray.put(content), model.name, ray.put(set(done)), modality, cores)
+    arguments = (ray.put(content), model.name, ray.put(set(done)), modality, cores, Path.cwd())
     files = iter(files)
     while part := list(islice(files, PART)):
         names = ray.data.from_items([{"name": name} for name in part], override_num_blocks=-(-len(part) // BATCH))
@@ -67,9 +69,11 @@ def _files_of(model: Path) -> list[Path]:
 class _Worker:
     """Has a model of its own, and scores files."""
 
-    def __init__(self, content: Any, name: str, done: Any, modality: Modality | None, cores: int) -> None:
+    def __init__(self, content: Any, name: str, done: Any, modality: Modality | None, cores: int, here: Path) -> None:
         import ray  # noqa: PLC0415  an extra
 
+        with suppress(OSError):
+            os.chdir(here)  # Paths may be relative to where the command was given.
         with tempfile.TemporaryDirectory(prefix="anomalib-memd-") as folder:
             for file, data in ray.get(content).items():
                 (Path(folder) / file).write_bytes(data)

@@ -78,14 +78,15 @@ class Marker:
 @pytest.mark.parametrize(
     "source",
     [
-        pytest.param("{}/frames/**/*.png", marks=pytest.mark.nightly),
+        pytest.param("frames/**/*.png", marks=pytest.mark.nightly),
         "file://{}/frames",
     ],
 )
-def test_an_archive_is_scored_the_same_on_a_cluster(cluster, archive, tmp_path, source):
+def test_an_archive_is_scored_the_same_on_a_cluster(cluster, archive, tmp_path, source, monkeypatch):
     folder, model = archive
+    monkeypatch.chdir(folder)
     source = source.format(folder)
-    run(tmp_path, "score", "--model", model, "--input", source, "--output", "alone")
+    run(folder, "score", "--model", model, "--input", source, "--output", tmp_path / "alone")
     arguments = ["score", "--model", str(model), "--input", source, "--output", str(tmp_path / "many")]
     main([*arguments, "--runner", "ray", "--job_cores", "1"])
     alone, many = ((tmp_path / name / "scores.csv").read_text() for name in ("alone", "many"))
