@@ -153,7 +153,7 @@ def load_config(
         if "methods" in shortened:
             content["methods"] = {name: content["methods"][name] for name in shortened["methods"]}
     _require_mappings(content, path)
-    known = list(content.get("datasets") or ())
+    known = list(content["datasets"]) if isinstance(content.get("datasets"), dict) else []
     content["datasets"] = {
         name: _at_root(data, root) for name, data in _selected(content, "datasets", datasets, path).items()
     }

@@ -136,7 +136,13 @@ def test_checkpoint_needs_nothing_else(phantom_root, tmp_path):
 
 def test_patience_ends_a_stage_early(phantom_root, tmp_path):
     recorder = Recorder()
-    options = {"teacher_epochs": 6, "student_epochs": 6, "patience": 1, "validation_interval": 1, "learning_rate": 0.0}
+    options = {
+        "teacher_epochs": 6,
+        "student_epochs": 6,
+        "patience": 1,
+        "validation_interval": 1,
+        "learning_rate": 1e-12,
+    }
     fit(build(**options), small_phantom(phantom_root), tmp_path, recorder)
     assert recorder.stages == [Stage.TEACHER] * 6 + [Stage.STUDENTS] * 6  # Two epochs of three steps each.
 
@@ -236,8 +242,10 @@ def test_single_image_batches_train(phantom_root, tmp_path):
 
 
 def test_loss_that_turns_nan_stops_with_stage_and_step(phantom_root, tmp_path):
+    model = build()
+    model.objective.cosine_weight = float("nan")
     with pytest.raises(FloatingPointError, match=r"stage teacher, epoch 1, step 1, .*lower learning_rate"):
-        fit(build(cosine_weight=float("nan")), small_phantom(phantom_root), tmp_path)
+        fit(model, small_phantom(phantom_root), tmp_path)
 
 
 def test_plain_batches_are_refused(phantom_root, tmp_path):
