@@ -1,15 +1,11 @@
 """What other systems do not have: forks, and names that differ in capitals alone."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-import torch
-from torch.utils.data import DataLoader
-
-from anomalib_memd.components.negatives import NegativePool
-from tests.conftest import small_memd, small_phantom
 
 ROOT = Path(__file__).resolve().parents[2]
 RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))}
@@ -38,17 +34,33 @@ def test_nothing_forks():
     assert not found
 
 
-@pytest.mark.parametrize("method", ["spawn", "forkserver"])
-def test_images_are_read_by_processes_that_were_not_forked(phantom_root, method):
-    data = small_phantom(phantom_root)
+READ = """
+import sys
+import torch
+from torch.utils.data import DataLoader
+from anomalib_memd.components.negatives import NegativePool
+from tests.conftest import small_memd, small_phantom
+
+if __name__ == "__main__":
+    data = small_phantom(sys.argv[1])
     data.setup()
     model = small_memd()
     pool = NegativePool(data.train_data, model.features.synthesis, 2, model.features.normalize)
-    loader = DataLoader(pool, batch_size=4, num_workers=1, multiprocessing_context=method)
-    for (images, masks), number in zip(loader, range(0, 12, 4), strict=True):
-        expected = [pool[number + place] for place in range(4)]
-        assert torch.equal(images, torch.stack([each[0] for each in expected]))
-        assert torch.equal(masks, torch.stack([each[1] for each in expected]))
+    for method in ("spawn", "forkserver"):
+        loader = DataLoader(pool, batch_size=4, num_workers=1, multiprocessing_context=method)
+        for (images, masks), number in zip(loader, range(0, 12, 4), strict=True):
+            expected = [pool[number + place] for place in range(4)]
+            assert torch.equal(images, torch.stack([each[0] for each in expected]))
+            assert torch.equal(masks, torch.stack([each[1] for each in expected]))
+"""
+
+
+def test_images_are_read_by_processes_that_were_not_forked(phantom_root, tmp_path):
+    (tmp_path / "read.py").write_text(READ)
+    command = [sys.executable, tmp_path / "read.py", phantom_root]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
 
 
 @pytest.mark.nightly
