@@ -165,6 +165,10 @@ class TeacherStudentMixin(ExportsOneDetector, SelfDescribingMixin, EndoscopyMixi
         except ValueError as error:
             msg = f"{checkpoint_path}: {error}"
             raise ValueError(msg) from error
+        if "backbone" not in content["hyper_parameters"]:
+            # That of the defaults would be built, its weights fetched, and neither be of use.
+            msg = f"{checkpoint_path}: no readable checkpoint of MEMD (its options name no backbone)."
+            raise ValueError(msg)
         given = cls.given
         kwargs.setdefault("modality", given.get("modality", Modality.WLI))
         try:
