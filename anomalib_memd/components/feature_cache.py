@@ -109,6 +109,7 @@ class FeatureCache:
         # Another run on the same images may be filling the same file.
         with FileLock(self._path.with_suffix(".lock")) if rank == 0 else nullcontext():
             barrier()  # Nobody looks for it before that has ended.
+            data: torch.Tensor | None = None
             if not self._path.exists():
                 partial = self._path.with_suffix(".part")
                 try:
@@ -122,16 +123,18 @@ class FeatureCache:
                         # stays if they are killed.
                         self._remove_temporary()
                     self._compute(*_unpack(data, feature_shape, mask_shape), device, num_workers, rank, world_size)
-                    barrier()
-                    if rank == 0 and partial.exists():
-                        partial.replace(self._path)
+                    if not self._temporary:
+                        data = None  # Not every system renames what is open.
+                        barrier()
+                        if rank == 0:
+                            partial.replace(self._path)
                 except BaseException:
                     partial.unlink(missing_ok=True)
                     self._remove_temporary()
                     raise
-            else:
-                data = torch.from_file(str(self._path), shared=True, size=size, dtype=_DTYPE)
             barrier()
+            if data is None:
+                data = torch.from_file(str(self._path), shared=True, size=size, dtype=_DTYPE)
         self.features, self.masks = _unpack(data, feature_shape, mask_shape)
 
     def _make_room(self, path: Path, rows: int, needed: int) -> None:
