@@ -37,15 +37,15 @@ class RayRunner(Runner):
             RuntimeError: If there is no cluster, or no machine of it is large enough for a job.
         """
         jobs: list[BenchmarkJob] = list(self.generator(args, prev_stage_results))
-        if not all(job.is_finished() for job in jobs):
-            self._run_remotely(jobs)
+        if waiting := [job for job in jobs if not job.is_finished()]:
+            self._run_remotely(waiting)
         return BenchmarkJob.collect([job.outcome() for job in jobs])
 
     def _run_remotely(self, jobs: list[BenchmarkJob]) -> None:
         ray = connect()
         self._require_room(ray)
         task = ray.remote(_run).options(num_cpus=self.cores, num_gpus=self.gpus, max_retries=SECOND_TRIES)
-        waiting = {task.remote(job): job for job in jobs if not job.is_finished()}
+        waiting = {task.remote(job): job for job in jobs}
         for reference in _as_they_end(ray, list(waiting)):
             outcome = waiting[reference].outcome()
             print(f"{outcome['dataset']}: {outcome['method']}, {outcome['modality']}: {outcome['status']}.", flush=True)  # noqa: T201

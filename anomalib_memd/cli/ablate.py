@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from anomalib_memd.benchmark.config import load_config
-from anomalib_memd.cluster import RunnerName, require_ray
+from anomalib_memd.cluster import RunnerName
 
-from .benchmark import run_jobs
+from .benchmark import placed, run_jobs
 
 
 def ablate(
@@ -34,8 +34,5 @@ def ablate(
         runner: See 'anomalib-memd benchmark'.
         job_cores: Likewise.
     """
-    if runner == "ray":
-        require_ray()
-        root = root.resolve()
-    chosen = load_config(config, root, quick, methods, datasets, seeds)
-    run_jobs(chosen, output, ablation=True, ray_cores=job_cores if runner == "ray" else None)
+    root, cores = placed(runner, root, job_cores)
+    run_jobs(load_config(config, root, quick, methods, datasets, seeds), output, ablation=True, ray_cores=cores)

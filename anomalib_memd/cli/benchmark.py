@@ -53,10 +53,7 @@ def benchmark(
         runner: Where jobs run: local, or ray, on the Ray cluster of the environment variable RAY_ADDRESS.
         job_cores: Number of cores that a job takes of the cluster.
     """
-    if runner == "ray":
-        require_ray()
-        root = root.resolve()  # Workers on other machines start in another folder.
-    cores = job_cores if runner == "ray" else None
+    root, cores = placed(runner, root, job_cores)
     if deployment and open_test is not None:
         msg = "What --deployment measures needs no test images; leave out --open_test."
         raise BenchmarkConfigError(msg)
@@ -77,6 +74,18 @@ def benchmark(
         run_jobs(load_config(config, root, quick, [method.name], [dataset], [seed]), output, ablation=False)
     datamodule = get_datamodule(chosen.datasets[dataset])
     print(measure_deployment(ckpt, datamodule, output / "deployment"))  # noqa: T201
+
+
+def placed(runner: RunnerName, root: Path, job_cores: int) -> tuple[Path, int | None]:
+    """Folder of the data sets, and number of cores of a Ray cluster that a job takes, if jobs run on one.
+
+    Raises:
+        RuntimeError: If they are to, and Ray is not installed.
+    """
+    if runner == "local":
+        return root, None
+    require_ray()
+    return root.resolve(), job_cores  # Workers on other machines start in another folder.
 
 
 def run_jobs(

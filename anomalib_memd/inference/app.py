@@ -55,14 +55,13 @@ def serve(page: Any, host: str = "127.0.0.1", port: int | None = None, wait: boo
         Address of the page.
     """
     import gradio as gr  # noqa: PLC0415  an extra
-
-    theme = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"])  # Others are fetched.
     from starlette.middleware import Middleware  # noqa: PLC0415  comes with Gradio
 
-    where: dict[str, Any] = {"server_name": host, "server_port": port, "share": False, "max_file_size": LARGEST_FILE}
-    where["app_kwargs"] = {"middleware": [Middleware(UploadLimit)]}
+    theme = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"])  # Others are fetched.
+    where = {"server_name": host, "server_port": port, "share": False}
+    limits = {"max_file_size": LARGEST_FILE, "app_kwargs": {"middleware": [Middleware(UploadLimit)]}}
     return page.launch(
-        **where, theme=theme, footer_links=[], quiet=True, show_error=True, prevent_thread_lock=not wait
+        **where, **limits, theme=theme, footer_links=[], quiet=True, show_error=True, prevent_thread_lock=not wait
     )[1]
 
 
@@ -82,7 +81,7 @@ def build(judges: Sequence[Judge]) -> Any:
         raise RuntimeError(msg) from error
     names = [f"Model {number}: {judge.path}" for number, judge in enumerate(judges, 1)]
 
-    sessions = Sessions(Path(os.environ.setdefault("GRADIO_TEMP_DIR", mkdtemp(prefix="anomalib-memd-"))))
+    sessions = Sessions(_cache())
 
     def judge_all(
         files: list[str] | None, whole: list[str] | None, modality: str, request: gr.Request
@@ -97,7 +96,7 @@ def build(judges: Sequence[Judge]) -> Any:
         sessions.end(request.session_hash)
 
     with gr.Blocks(title="anomalib-memd", analytics_enabled=False, delete_cache=(KEPT, KEPT)) as page:
-        review = gr.State(Review([], Path(mkdtemp(prefix="anomalib-memd-"))))
+        review = gr.State(Review([], sessions.cache))
         gr.Markdown("# anomalib-memd\nNot a medical device. Files stay on this machine.")
         with gr.Row():
             with gr.Tab("Images or a clip"):
@@ -134,6 +133,13 @@ def build(judges: Sequence[Judge]) -> Any:
             moved.then(_show, [review, opacity, *thresholds], outputs, show_progress="hidden")
         page.unload(leave)
     return page
+
+
+def _cache() -> Path:
+    """Where Gradio keeps copies of what it shows: where the user has said, or a folder of this process alone."""
+    if "GRADIO_TEMP_DIR" not in os.environ:
+        os.environ["GRADIO_TEMP_DIR"] = mkdtemp(prefix="anomalib-memd-")
+    return Path(os.environ["GRADIO_TEMP_DIR"])
 
 
 def _count(review: Review, *thresholds: float) -> list[str] | str:

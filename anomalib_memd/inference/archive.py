@@ -39,22 +39,19 @@ def find_addresses(source: str, suffixes: Iterable[str]) -> Iterator[str]:
 
 
 @contextmanager
-def local_copy(file: str | Path) -> Iterator[Path]:
-    """A file that can be opened: itself, or a copy of what is at an address, which is removed afterwards.
+def local_copy(address: str) -> Iterator[Path]:
+    """A copy of the file at an address, which is removed afterwards.
 
     Args:
-        file: Path or address.
+        address: The address.
 
     Raises:
         RuntimeError: If it cannot be fetched.
     """
-    if not is_address(file):
-        yield Path(file)
-        return
     with tempfile.TemporaryDirectory(prefix="anomalib-memd-") as folder:
-        copy = Path(folder) / Path(str(file)).name
-        with _access(str(file)):
-            system, path = fsspec.core.url_to_fs(str(file))
+        copy = Path(folder) / Path(address).name
+        with _access(address):
+            system, path = fsspec.core.url_to_fs(address)
             system.get_file(path, str(copy))
         yield copy
 

@@ -157,39 +157,42 @@ def start(folder, *arguments):
     )  # fmt: skip
 
 
-def test_an_image_that_disappears_meanwhile(tmp_path):
-    data = small_phantom(tmp_path / "phantom", train=200)
-    data.prepare_data()
-    options = ["--data.root", tmp_path / "phantom", "--data.train", "200", "--data.num_workers", "2", *SOLVED]
-    process = start(tmp_path, "train", *SMALL, *options)
-    begun(tmp_path, process, "*.part")
-    gone = sorted((tmp_path / "phantom").rglob("wli/normal/train-*.png"))[-1]
-    gone.unlink()
+def filling(folder, workers):
+    """A training that computes features at the moment."""
+    small_phantom(folder / "phantom", train=200).prepare_data()
+    options = ["--data.root", folder / "phantom", "--data.train", "200", "--data.num_workers", workers, *SOLVED]
+    process = start(folder, "train", *SMALL, *options)
+    begun(folder, process, "*.part")
+    return process
+
+
+def broken_off(folder, process):
+    """What a training has said that could not go on, and its last line; it leaves nothing."""
     said, _ = process.communicate()
     assert process.returncode == 1
-    last = said.strip().splitlines()[-1]
+    assert not list(folder.rglob("*.part"))
+    return said, said.strip().splitlines()[-1]
+
+
+def test_an_image_that_disappears_meanwhile(tmp_path):
+    process = filling(tmp_path, workers=2)
+    gone = sorted((tmp_path / "phantom").rglob("wli/normal/train-*.png"))[-1]
+    gone.unlink()
+    said, last = broken_off(tmp_path, process)
     assert f"{gone}: no such image." in said
     assert last.startswith("anomalib-memd: ") or str(gone) in last
-    assert not list(tmp_path.rglob("*.part"))
 
 
 def test_a_worker_that_is_killed_for_memory(tmp_path):
-    data = small_phantom(tmp_path / "phantom", train=200)
-    data.prepare_data()
-    options = ["--data.root", tmp_path / "phantom", "--data.train", "200", "--data.num_workers", "1", *SOLVED]
-    process = start(tmp_path, "train", *SMALL, *options)
-    begun(tmp_path, process, "*.part")
+    process = filling(tmp_path, workers=1)
     workers = []
     while not workers:
         workers = [child for child in psutil.Process(process.pid).children() if "resource_tracker" not in str(child)]
     for worker in workers:
         worker.kill()
-    said, _ = process.communicate()
-    assert process.returncode == 1
-    last = said.strip().splitlines()[-1]
+    _, last = broken_off(tmp_path, process)
     assert last.startswith("anomalib-memd: DataLoader worker")
     assert "where memory runs out: lower num_workers" in last
-    assert not list(tmp_path.rglob("*.part"))
 
 
 def test_two_runs_that_share_a_cache_at_the_same_time(tmp_path):
