@@ -139,6 +139,7 @@ def test_white_light_is_translated_on_a_gpu():
         assert all(is_fake(loss) for loss in losses)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", METHODS)
 def test_other_methods_learn_and_judge_on_a_gpu(name):
     model = built(name)

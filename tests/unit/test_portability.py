@@ -55,6 +55,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_images_are_read_by_processes_that_were_not_forked(phantom_root, tmp_path):
     (tmp_path / "read.py").write_text(READ)
     command = [sys.executable, tmp_path / "read.py", phantom_root]

@@ -31,6 +31,7 @@ def test_a_numpy_file_with_a_pickle_runs_nothing(tmp_path):
     assert not marker.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "text", ["!!python/object/apply:pathlib.Path.touch [{}]", "!!python/object/new:os.system [touch {}]"]
 )
