@@ -11,7 +11,17 @@ with _warnings.catch_warnings():
     # What anomalib imports is deprecated by timm and by itself; nobody who imports this package can change it.
     _warnings.simplefilter("ignore", FutureWarning)
     from anomalib_memd import models
-from anomalib_memd.data import Kvasir, PairedImageBatch, PairedImageItem, Phantom, UnpairedImages
+from anomalib_memd.data import (
+    FewShot,
+    Kvasir,
+    LeaveOneOrganOut,
+    PairedImageBatch,
+    PairedImageItem,
+    Phantom,
+    Segmentation,
+    SkinLesion,
+    UnpairedImages,
+)
 from anomalib_memd.data.spectral import SpectralNBI
 from anomalib_memd.modality import Branch, Modality
 from anomalib_memd.models import *  # noqa: F403  a model is named there, once
@@ -21,12 +31,16 @@ from anomalib_memd.version import __version__
 
 __all__ = [
     "Branch",
+    "FewShot",
     "Kvasir",
     "LearnedNBI",
+    "LeaveOneOrganOut",
     "Modality",
     "PairedImageBatch",
     "PairedImageItem",
     "Phantom",
+    "Segmentation",
+    "SkinLesion",
     "SpectralNBI",
     "UnpairedImages",
     "__version__",

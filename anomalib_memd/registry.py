@@ -8,7 +8,7 @@ import anomalib.models
 from anomalib.models.components import AnomalibModule
 
 from anomalib_memd import models
-from anomalib_memd.data import Kvasir, Phantom
+from anomalib_memd.data import FewShot, Kvasir, LeaveOneOrganOut, Phantom, Segmentation, SkinLesion
 
 
 def register() -> None:
@@ -18,5 +18,5 @@ def register() -> None:
     for name in models.__all__:
         if issubclass(model := getattr(models, name), AnomalibModule):
             setattr(anomalib.models, name, model)
-    for datamodule in (Kvasir, Phantom):
+    for datamodule in (FewShot, Kvasir, LeaveOneOrganOut, Phantom, Segmentation, SkinLesion):
         setattr(anomalib.data, datamodule.__name__, datamodule)

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,7 @@ class Method:
         cross: Whether it is tested on the other data sets too, where the benchmark does that.
         modality: For a method that is not paired, the one modality it is run on; ``None`` for both.
         data_args: Arguments of the datamodule that this method changes.
+        datasets: Names of the data sets that it is run on; all if ``None``.
         order: Place in the tables.
     """
 
@@ -57,6 +59,7 @@ class Method:
     cross: bool = True
     modality: str | None = None
     data_args: dict[str, Any] = field(default_factory=dict)
+    datasets: tuple[str, ...] | None = None
     order: int = 0
 
 
@@ -173,7 +176,7 @@ def load_config(
         msg = f"{path}: 'cross' names {', '.join(sorted(unknown))}; the data sets are {', '.join(known)}."
         raise BenchmarkConfigError(msg)
     _check_values(config, path)
-    _check_methods(config, path)
+    _check_methods(config, path, set(known))
     for method in reversed(config.methods):
         if method.name in wanted:
             wanted |= config.needed_by(method)
@@ -215,7 +218,7 @@ def _check_values(config: BenchmarkConfig, path: Path) -> None:
             raise BenchmarkConfigError(msg)
 
 
-def _check_methods(config: BenchmarkConfig, path: Path) -> None:
+def _check_methods(config: BenchmarkConfig, path: Path, known: AbstractSet[str]) -> None:
     before: set[str] = set()
     for method in config.methods:
         absent = config.needed_by(method) - before
@@ -225,6 +228,10 @@ def _check_methods(config: BenchmarkConfig, path: Path) -> None:
         before.add(method.name)
         if method.modality is not None and method.modality not in set(Modality):
             msg = f"{path}: {method.name} has modality {method.modality}; it can be wli or nbi."
+            raise BenchmarkConfigError(msg)
+        unknown = set(method.datasets or ()) - known
+        if unknown:
+            msg = f"{path}: {method.name} is run on {', '.join(sorted(unknown))}; the data sets are {', '.join(known)}."
             raise BenchmarkConfigError(msg)
 
 
@@ -246,8 +253,9 @@ def _build(cls: type, options: dict[str, Any], path: Path) -> Any:
     if unknown:
         msg = f"{path}: unknown option {', '.join(unknown)}; a {cls.__name__} knows {', '.join(sorted(known))}."
         raise BenchmarkConfigError(msg)
-    if isinstance(options.get("seeds"), list):
-        options = options | {"seeds": tuple(options["seeds"])}
+    for name in ("seeds", "datasets"):
+        if isinstance(options.get(name), list):
+            options = options | {name: tuple(options[name])}
     try:
         return cls(**options)
     except TypeError as error:

@@ -92,6 +92,8 @@ def _shown_tables(output: Path, raw: dict[str, pd.DataFrame], ablation: bool = F
         if len(own):
             table = _variants(_pixels(own), own, "pixel_AUROC", output) if ablation else _pixels(own)
             shown[f"{name}: pixel AUROC / AUPRO in %"] = table
+            if "pixel_Dice" in own and own["pixel_Dice"].notna().any():
+                shown[f"{name}: overlap of masks in %"] = _overlap(own[own["pixel_Dice"].notna()])
     if comparison.split.nunique() > 1:
         shown["Image AUROC in % on images to choose by and on test, and the drop (points)"] = _drops(raw["drops"])
     classes = splits.reported(raw["classes"])
@@ -163,6 +165,15 @@ def _pixels(own: pd.DataFrame) -> pd.DataFrame:
         cells = rows.setdefault(row["method"], {"method": row["method"]})
         cells[TITLES[row["detector"]]] = _pair(row, "pixel_AUROC", "pixel_AUPRO")
     return pd.DataFrame(list(rows.values()))
+
+
+def _overlap(own: pd.DataFrame) -> pd.DataFrame:
+    """What networks that segment decided, in percent, and the spread where there are several seeds."""
+    shown = own[["method", "detector"]].copy()
+    for name in [name for name in own if name.startswith("pixel_") and f"{name}_std" in own and "AU" not in name]:
+        spread = ["" if pd.isna(std) else f" ± {100 * std:.1f}" for std in own[f"{name}_std"]]
+        shown[name.removeprefix("pixel_")] = [f"{100 * x:.1f}{s}" for x, s in zip(own[name], spread, strict=True)]
+    return shown
 
 
 def _pair(row: dict[Hashable, Any], first: str, second: str) -> str:

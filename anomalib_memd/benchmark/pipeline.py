@@ -47,10 +47,12 @@ class BenchmarkJobGenerator(JobGenerator):
         config = self.config
         for dataset in config.datasets:
             for method in config.methods:
+                if method.datasets is not None and dataset not in method.datasets:
+                    continue
                 seeds = config.seeds if method.seeds is None else method.seeds
                 modalities = _modalities(method)
                 # Neither data nor seed change what an architecture costs in use.
-                first = next(iter(config.datasets)), seeds[0], modalities[0]
+                first = next(iter(method.datasets or config.datasets)), seeds[0], modalities[0]
                 for seed in seeds:
                     for modality in modalities:
                         yield BenchmarkJob(

@@ -17,6 +17,7 @@ from torch.nn import functional as F  # noqa: N812
 from torchvision.transforms.v2 import Normalize
 
 from anomalib_memd.data import PairedImageBatch
+from anomalib_memd.evaluation import overlap_metrics
 from anomalib_memd.models import MEMD
 
 SIDE = 128
@@ -42,6 +43,7 @@ class ScoreRecorder(Callback):
         [0, 255] and, with masks, ``mask/...`` (H, W)."""
         self._encodings: dict[str, list[torch.Tensor]] = {}
         self._maps: dict[str, list[torch.Tensor]] = {}
+        self._decided: dict[str, list[torch.Tensor]] = {}
         self._masks: list[torch.Tensor] = []
         self._hooks: list[Any] = []
         self._normalize: Normalize | None = None
@@ -89,6 +91,9 @@ class ScoreRecorder(Callback):
                 maps = maps.detach().float().reshape(len(files), *maps.shape[-2:]).cpu()
                 if masks is not None:
                     self._maps.setdefault(detector, []).append(maps)
+                    if view.pred_mask is not None:  # A network that segments has decided by itself.
+                        decided = view.pred_mask.reshape(maps.shape).bool().cpu()
+                        self._decided.setdefault(detector, []).append(decided)
             for row, file in enumerate(files):
                 name = f"{file.parent.name}/{file.stem}"
                 self.rows.append(
@@ -132,7 +137,11 @@ class ScoreRecorder(Callback):
         return {} if shared else {name: torch.cat(parts).numpy() for name, parts in self._encodings.items()}
 
     def pixel_metrics(self) -> dict[str, dict[str, float]]:
-        """Pixel AUROC and AUPRO of each detector that draws maps, if the test set has masks."""
+        """Pixel AUROC and AUPRO of each detector that draws maps, if the test set has masks.
+
+        A network that decides about pixels by itself has the overlap of its masks too, see
+        :func:`~anomalib_memd.evaluation.overlap_metrics`.
+        """
         masks = torch.cat(self._masks) if self._maps else None
         kinds = {"pixel_AUROC": AUROC, "pixel_AUPRO": AUPRO}
         metrics: dict[str, dict[str, float]] = {}
@@ -144,6 +153,11 @@ class ScoreRecorder(Callback):
                 maps = (maps - maps.min()) / (maps.max() - maps.min()).clamp_min(1e-12)
                 data = SimpleNamespace(anomaly_map=maps, gt_mask=masks)
                 metrics[detector] = dict(zip(kinds, pool.map(_measure, kinds.values(), repeat(data)), strict=True))
+                if detector in self._decided:
+                    data = SimpleNamespace(pred_mask=torch.cat(self._decided[detector]), gt_mask=masks)
+                    for metric in overlap_metrics():
+                        metric.update(data)
+                        metrics[detector][metric.name] = float(metric.compute())
         return metrics
 
 

@@ -254,13 +254,14 @@ def trainings(output: Path) -> pd.DataFrame:
 
 
 def pixel_metrics(output: Path) -> pd.DataFrame:
-    """Pixel AUROC and AUPRO, mean and spread over seeds, where the data set has masks.
+    """Pixel metrics, mean and spread over seeds, where the data set has masks.
 
     Args:
         output: Folder of the benchmark.
 
     Returns:
-        Columns ``dataset, tested_on, split, method, detector``, then mean and standard deviation of both.
+        Columns ``dataset, tested_on, split, method, detector``, then mean and standard deviation of pixel AUROC and AUPRO, and, where
+        there is a network that segments, of the overlap of its masks.
     """
     rows = [
         dict(zip(KEYS, (f["dataset"], tested_on, split, f["method"], detector), strict=True)) | values
@@ -271,6 +272,7 @@ def pixel_metrics(output: Path) -> pd.DataFrame:
     ]
     if not rows:
         return pd.DataFrame(columns=[*KEYS, "pixel_AUROC", "pixel_AUPRO"])
-    names = {name: (name, "mean") for name in ("pixel_AUROC", "pixel_AUPRO")}
-    names |= {f"{name}_std": (name, "std") for name in ("pixel_AUROC", "pixel_AUPRO")}
-    return pd.DataFrame(rows).groupby(KEYS, sort=False).agg(**names).reset_index()
+    table = pd.DataFrame(rows)
+    metrics = [name for name in table.columns if name not in KEYS]
+    names = {name: (name, "mean") for name in metrics} | {f"{name}_std": (name, "std") for name in metrics}
+    return table.groupby(KEYS, sort=False).agg(**names).reset_index()

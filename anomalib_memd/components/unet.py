@@ -28,16 +28,23 @@ class UNet(nn.Module):
         self.head = nn.Conv2d(widths[0], outputs, 1)
         self.pool = nn.MaxPool2d(2)
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Map images ``(B, channels, H, W)`` to ``(B, outputs, H, W)``; sides are multiples of 2 a level below."""
-        kept = []
-        value = images
+    def encode(self, images: torch.Tensor) -> list[torch.Tensor]:
+        """Maps ``(B, width, H / 2^k, W / 2^k)`` of images ``(B, channels, H, W)`` at each level, the finest first."""
+        kept: list[torch.Tensor] = []
         for number, level in enumerate(self.down):
-            value = level(self.pool(value) if number else value)
-            kept.append(value)
+            kept.append(level(self.pool(kept[-1]) if number else images))
+        return kept
+
+    def decode(self, kept: Sequence[torch.Tensor]) -> torch.Tensor:
+        """From the maps of :meth:`encode` to ``(B, outputs, H, W)``."""
+        value = kept[-1]
         for grow, level, beside in zip(reversed(self.grow), reversed(self.up), reversed(kept[:-1]), strict=True):
             value = level(torch.cat([grow(value), beside], dim=1))
         return self.head(value)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Map images ``(B, channels, H, W)`` to ``(B, outputs, H, W)``; sides are multiples of 2 a level below."""
+        return self.decode(self.encode(images))
 
 
 def _level(low: int, high: int) -> nn.Sequential:

@@ -41,6 +41,9 @@ class EndoscopyDataset(AnomalibDataset):
         ValueError: If narrow band images are asked for without ``nbi_root`` and without ``translator``.
     """
 
+    some_masks = False
+    """Whether abnormal images without a mask have one of zeros beside images with one; else masks are left out."""
+
     def __init__(
         self,
         split: pd.DataFrame,
@@ -66,8 +69,8 @@ class EndoscopyDataset(AnomalibDataset):
                 "nbi_path": self._partners(split, root, nbi_root),
             }
         )
-        abnormal = samples[samples.label_index == 1]
-        has_masks = len(abnormal) > 0 and bool((abnormal.mask_path != "").all())
+        masked = samples.loc[samples.label_index == 1, "mask_path"] != ""
+        has_masks = len(masked) > 0 and bool(masked.any() if self.some_masks else masked.all())
         samples.attrs["task"] = TaskType.SEGMENTATION if has_masks else TaskType.CLASSIFICATION
         self.samples = samples
 

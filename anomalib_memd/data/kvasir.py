@@ -158,11 +158,15 @@ class Kvasir(AnomalibDataModule):
         abnormal = ABNORMAL_CLASSES if self.abnormal_classes is None else self.abnormal_classes
         write_split(make_split(self.root, normal, abnormal, *self.split_sizes, seed=self.split_seed), self.split_path)
 
-    def _setup(self, _stage: str | None = None) -> None:
+    def _read_split(self) -> pd.DataFrame:
+        """Rows of all splits, see :func:`~anomalib_memd.data.split.read_split`."""
         if not self.split_path.exists():
             msg = f"{self.root} has no split.csv; call prepare_data(), or give the folder of a data set as root."
             raise SplitError(msg)
-        split = read_split(self.split_path, self.normal_classes, self.abnormal_classes)
+        return read_split(self.split_path, self.normal_classes, self.abnormal_classes)
+
+    def _setup(self, _stage: str | None = None) -> None:
+        split = self._read_split()
         if self.test_only and not is_for_test_alone(split):
             msg = f"{self.split_path} has training images, but test_only was asked for; remove the file, or test_only."
             raise SplitError(msg)

@@ -90,6 +90,7 @@ def read_split(
     path: Path,
     normal_classes: Sequence[str] | None = None,
     abnormal_classes: Sequence[str] | None = None,
+    labelled: bool = False,
 ) -> pd.DataFrame:
     """Read and check a split.
 
@@ -98,6 +99,8 @@ def read_split(
             ``split``, and perhaps ``mask``; files are relative to its folder.
         normal_classes: Normal classes to keep; all if ``None``.
         abnormal_classes: Abnormal classes to keep; all if ``None``.
+        labelled: Whether it is for learning from labelled images. Training images may then be abnormal, and no split
+            needs to have normal and abnormal ones.
 
     Returns:
         Table with the columns of the file, ``mask`` empty where there is none.
@@ -115,10 +118,12 @@ def read_split(
         raise SplitError(msg)
     if "mask" not in table:
         table["mask"] = ""
-    _check_rows(table, path)
+    _check_rows(table, path, labelled)
     table = _keep_classes(table, path, normal_classes, abnormal_classes)
     for split in ("test",) if is_for_test_alone(table) else SPLITS:
         labels = set(table.loc[table.split == split, "label"])
+        if labelled and labels:
+            continue
         if "normal" not in labels:
             msg = f"{path}: the {split} split has no normal image."
             raise SplitError(msg)
@@ -173,7 +178,7 @@ def _class_images(root: Path, name: str) -> list[Path]:
     return files
 
 
-def _check_rows(table: pd.DataFrame, path: Path) -> None:
+def _check_rows(table: pd.DataFrame, path: Path, labelled: bool) -> None:
     unknown = sorted(set(table.split) - set(SPLITS))
     if unknown:
         msg = f"{path}: unknown split {', '.join(map(repr, unknown))}; use {', '.join(SPLITS)}."
@@ -194,7 +199,7 @@ def _check_rows(table: pd.DataFrame, path: Path) -> None:
         msg = f"{path}: {twice.iloc[0]} stands in it {(table.image == twice.iloc[0]).sum()} times ({places})."
         raise SplitError(msg)
     wrong = table.loc[(table.split == "train") & (table.label != "normal"), "image"]
-    if len(wrong):
+    if len(wrong) and not labelled:
         msg = f"{path}: {len(wrong)} training images are abnormal, the first is {wrong.iloc[0]}; train on normal ones."
         raise SplitError(msg)
     for column in ("image", "mask"):

@@ -1,21 +1,24 @@
 """Evaluator, post-processor, visualizer and prediction table, for images of one modality and for pairs."""
 
-from .evaluator import AveragePrecision, MultimodalEvaluator, SingleEvaluator
+from .evaluator import AveragePrecision, MultimodalEvaluator, SegmentationEvaluator, SingleEvaluator, overlap_metrics
 from .module import EndoscopyMixin
-from .post_processor import MultimodalPostProcessor, branch_views, detector_post_processor
+from .post_processor import DecidedPostProcessor, MultimodalPostProcessor, branch_views, detector_post_processor
 from .pre_processor import PairedPreProcessor
 from .prediction_table import PredictionTable
 from .visualizer import MultimodalVisualizer
 
 __all__ = [
     "AveragePrecision",
+    "DecidedPostProcessor",
     "EndoscopyMixin",
     "MultimodalEvaluator",
     "MultimodalPostProcessor",
     "MultimodalVisualizer",
     "PairedPreProcessor",
     "PredictionTable",
+    "SegmentationEvaluator",
     "SingleEvaluator",
     "branch_views",
     "detector_post_processor",
+    "overlap_metrics",
 ]

@@ -71,6 +71,17 @@ class MultimodalPostProcessor(nn.Module, Callback):
             self.branch(branch).load_checkpoint_config(config.get(branch.value, {}))
 
 
+class DecidedPostProcessor(PostProcessor):
+    """Leaves scores, maps, labels and masks as a network itself has decided them."""
+
+    def __init__(self) -> None:
+        super().__init__(enable_normalization=False, enable_thresholding=False)
+
+    def forward(self, predictions: InferenceBatch) -> InferenceBatch:
+        """The predictions as they are."""
+        return predictions
+
+
 def detector_post_processor(processor: nn.Module | None, branch: Branch | Modality | None) -> nn.Module | None:
     """The part of a model's post-processor that belongs to a detector: all of it unless it is multimodal."""
     return processor.branch(branch) if isinstance(processor, MultimodalPostProcessor) else processor

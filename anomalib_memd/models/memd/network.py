@@ -34,7 +34,7 @@ class ModalityEncoder(nn.Module):
         self.project = nn.Conv2d(channels, options.width, 1)
         self.reconstruction = (
             MaskedAttentionReconstruction(options.width, options.mar_kernel_size, options.mar_distance, options.energy)
-            if options.fusion in {Fusion.MAR, Fusion.BOTH}
+            if options.fusion in {Fusion.MAR, Fusion.BOTH, Fusion.GATED}
             else None
         )
         self.residual = options.residual
@@ -121,8 +121,8 @@ class Teacher(Detector):
         super().__init__()
         self.encoders = nn.ModuleDict({modality.value: ModalityEncoder(channels, options) for modality in Modality})
         self.fusion = (
-            CrossModalFusion(options.width, options.fusion_layers, options.fusion_heads)
-            if options.fusion in {Fusion.CMCA, Fusion.BOTH}
+            CrossModalFusion(options.width, options.fusion_layers, options.fusion_heads, options.fusion is Fusion.GATED)
+            if options.fusion in {Fusion.CMCA, Fusion.BOTH, Fusion.GATED}
             else None
         )
         self.head = DiscriminatorHead(options.width, options.hidden)

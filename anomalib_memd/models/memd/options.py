@@ -18,6 +18,8 @@ class Fusion(StrEnum):
     MAR = "mar"
     CMCA = "cmca"
     BOTH = "both"
+    GATED = "gated"
+    """Both, with a learned gate that weighs what cross attention finds."""
 
 
 class Evidence(StrEnum):
@@ -74,7 +76,7 @@ class Encoder(Options):
     Args:
         width: Hidden width of encoders and fusion, in channels.
         hidden: Hidden width of the discriminator head; 0 makes its logits linear in what it sees.
-        fusion: Parts of the multimodal fusion that are in place: none, mar, cmca or both.
+        fusion: Parts of the multimodal fusion that are in place: none, mar, cmca, both or gated.
         fusion_layers: Number of cross attention layers.
         fusion_heads: Number of attention heads; divides ``width``.
         mar_kernel_size: Kernel size ``k`` of the masked attention reconstruction.

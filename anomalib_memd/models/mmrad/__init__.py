@@ -2,6 +2,6 @@
 
 from .encoder import PromptedEncoder
 from .lightning_model import MMRAD
-from .torch_model import MMRADModel, TaskDecoder, dice_loss
+from .torch_model import MMRADModel, TaskDecoder
 
-__all__ = ["MMRAD", "MMRADModel", "PromptedEncoder", "TaskDecoder", "dice_loss"]
+__all__ = ["MMRAD", "MMRADModel", "PromptedEncoder", "TaskDecoder"]

@@ -3,21 +3,20 @@
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from anomalib.data import Batch
 from anomalib.models.components import AnomalibModule
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch.optim import AdamW
 
 from anomalib_memd.data import PairedImageBatch
-from anomalib_memd.evaluation import MultimodalEvaluator, MultimodalPostProcessor
-from anomalib_memd.modality import Branch, Modality
+from anomalib_memd.modality import Modality
+from anomalib_memd.models.pairs import PairMixin, images_of, pair_components
 from anomalib_memd.models.trained import TrainedMixin
 
 from .torch_model import MMRADModel
 
 
-class MMRAD(TrainedMixin, AnomalibModule):
+class MMRAD(PairMixin, TrainedMixin, AnomalibModule):
     """One decoder for both modalities on SAM (Li et al., Information Fusion 2025), see :class:`MMRADModel`.
 
     It is trained and tested on pairs. An image that comes alone is judged as one of ``modality``.
@@ -47,18 +46,11 @@ class MMRAD(TrainedMixin, AnomalibModule):
         lr: float = 1e-4,
         **components: Any,
     ) -> None:
-        for name, kind in (("post_processor", MultimodalPostProcessor), ("evaluator", MultimodalEvaluator)):
-            if components.get(name, True) is True:
-                components[name] = kind(modality)
+        components = pair_components(modality, components)
         super().__init__(image_size, steps, **components)
         self.modality = Modality(modality)
         self.model = MMRADModel(self.modality, encoder, encoder_config, self.mean, self.std)
         self.lr = lr
-
-    @classmethod
-    def checkpoint_safe_globals(cls) -> tuple[Any, ...]:
-        """The enumeration among the options."""
-        return (Modality,)
 
     def configure_optimizers(self) -> AdamW:
         """AdamW of prompts and decoder."""
@@ -74,31 +66,6 @@ class MMRAD(TrainedMixin, AnomalibModule):
         if not isinstance(batch, PairedImageBatch):
             msg = "MMRAD trains on pairs: give the datamodule modality=paired."
             raise TypeError(msg)
-        images: dict[Modality, Any] = {Modality.WLI: batch.image, Modality.NBI: batch.nbi_image}
-        loss = self.model.loss(images)
+        loss = self.model.loss(images_of(batch))
         self.log("train_loss", loss, on_step=True, prog_bar=True)
         return loss
-
-    def validation_step(self, batch: Batch, *args: Any, **kwargs: Any) -> STEP_OUTPUT:
-        """Judge a batch by each modality and by both."""
-        del args, kwargs
-        return self._judged(batch)
-
-    def test_step(self, batch: Batch, *args: Any, **kwargs: Any) -> STEP_OUTPUT:
-        """Judge a batch by each modality and by both."""
-        del args, kwargs
-        return self._judged(batch)
-
-    def predict_step(self, batch: Batch, *args: Any, **kwargs: Any) -> STEP_OUTPUT:
-        """Judge a batch by each modality and by both."""
-        del args, kwargs
-        return self._judged(batch)
-
-    @torch.no_grad()
-    def _judged(self, batch: Batch) -> Batch:
-        if not isinstance(batch, PairedImageBatch):
-            return batch.update(**self.model(batch.image)._asdict())
-        images: dict[Modality, Any] = {Modality.WLI: batch.image, Modality.NBI: batch.nbi_image}
-        for branch in Branch:
-            batch.update_branch(branch, self.model.judge(branch, images))
-        return batch

@@ -11,7 +11,9 @@ from torchvision.ops import sigmoid_focal_loss
 
 from anomalib_memd.components.negatives.drawing import Images
 from anomalib_memd.components.negatives.registry import ImageSynthesis
+from anomalib_memd.components.overlap import dice_loss
 from anomalib_memd.modality import Branch, Modality
+from anomalib_memd.models.pairs import asked_by
 
 from .encoder import PromptedEncoder
 
@@ -136,19 +138,9 @@ class MMRADModel(nn.Module):
             branch: One modality, or the pair, which has the mean of both.
             images: Normalised images of each modality, ``(B, 3, H, W)``.
         """
-        asked = list(Modality) if branch is Branch.TEACHER else [Modality(branch.value)]
-        scores, maps = zip(*(self.log_odds(images[m], m) for m in asked), strict=True)
+        scores, maps = zip(*(self.log_odds(images[m], m) for m in asked_by(branch)), strict=True)
         return InferenceBatch(pred_score=torch.stack(scores).mean(0), anomaly_map=torch.stack(maps).mean(0).sigmoid())
 
     def forward(self, images: torch.Tensor) -> InferenceBatch:
         """Judge images of :attr:`modality` that come alone."""
         return self.judge(Branch(self.modality.value), {self.modality: images})
-
-
-def dice_loss(chance: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """One minus the Dice coefficient of chances and masks, both ``(B, 1, H, W)``, over the whole batch.
-
-    Source:
-        Milletari et al., "V-Net: Fully Convolutional Neural Networks for Volumetric Medical Image Segmentation", 2016.
-    """
-    return 1 - (2 * (chance * target).sum() + 1) / (chance.sum() + target.sum() + 1)

@@ -8,8 +8,9 @@ from anomalib.engine import Engine
 
 from anomalib_memd import Branch, Modality
 from anomalib_memd.components.backbones import BackboneError
+from anomalib_memd.components.overlap import dice_loss
 from anomalib_memd.models import MMRAD
-from anomalib_memd.models.mmrad import MMRADModel, PromptedEncoder, dice_loss
+from anomalib_memd.models.mmrad import MMRADModel, PromptedEncoder
 from tests.conftest import small_phantom
 from tests.unit.models.test_trained import QUIET
 
