@@ -260,8 +260,8 @@ def pixel_metrics(output: Path) -> pd.DataFrame:
         output: Folder of the benchmark.
 
     Returns:
-        Columns ``dataset, tested_on, split, method, detector``, then mean and standard deviation of pixel AUROC and AUPRO, and, where
-        there is a network that segments, of the overlap of its masks.
+        Columns ``dataset, tested_on, split, method, detector``, then mean and standard deviation of pixel AUROC and
+        AUPRO, and, where there is a network that segments, of the overlap of its masks.
     """
     rows = [
         dict(zip(KEYS, (f["dataset"], tested_on, split, f["method"], detector), strict=True)) | values

@@ -2,8 +2,10 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
+import pandas as pd
 from anomalib.data import ImageBatch, ImageItem
 from anomalib.data.dataclasses.generic import FieldDescriptor
 
@@ -33,16 +35,23 @@ class LabelledDataset(EndoscopyDataset):
     """Images to learn from by their labels, and by their masks as far as there are some.
 
     Args:
-        *arguments: See :class:`.EndoscopyDataset`.
-        texts: A text for each image, for images of one modality; ``None`` for none.
-        **options: See :class:`.EndoscopyDataset`.
+        split: See :class:`.EndoscopyDataset`.
+        root: Likewise.
+        *arguments: Likewise.
+        texts: A text for each row of the split, for images of one modality; ``None`` for none.
+        **options: Likewise.
     """
 
     some_masks = True
 
-    def __init__(self, *arguments: Any, texts: Sequence[str] | None = None, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        self.texts = texts
+    def __init__(
+        self, split: pd.DataFrame, root: Path, *arguments: Any, texts: Sequence[str] | None = None, **options: Any
+    ) -> None:
+        super().__init__(split, root, *arguments, **options)
+        self.texts: list[str] | None = None
+        if texts is not None:  # Anomalib has sorted the rows.
+            texts_of = dict(zip((str(root / name) for name in split["image"]), texts, strict=True))
+            self.texts = [texts_of[path] for path in self.samples.image_path]
 
     def __getitem__(self, index: int) -> ImageItem:
         """Read one item, see :class:`.EndoscopyDataset`; with a text it is a :class:`CaptionedImageItem`."""

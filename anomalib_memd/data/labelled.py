@@ -178,9 +178,9 @@ class Segmentation(Labelled):
             moved = _sample(split, "abnormal", share, random, ("val",), self.split_path)
             split.loc[split.image.isin(moved.image), "split"] = "train"
         training = split[split.split == "train"]
-        normal = training.index[training.label == "normal"].to_numpy()
+        normal = training.index[training.label == "normal"]
         wanted = round(self.normal_ratio * int((training.label != "normal").sum()))
-        return split.drop(random.permutation(normal)[wanted:])
+        return split.drop(normal[random.permutation(len(normal))[wanted:]])
 
     def _dataset(self, split: pd.DataFrame) -> EndoscopyDataset:
         texts = [self.text(self.metadata | {k: v for k, v in row.items() if v}) for row in split.to_dict("records")]

@@ -173,9 +173,11 @@ class MVFA(PairMixin, TowerMixin, AnomalibModule):
         datamodule: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         training = self.training
         self.eval()
-        normal = []
+        normal: list[Any] = []
         for batch in ready_batches(self, datamodule.train_dataloader()):
-            views = list(images_of(batch).values()) if isinstance(batch, PairedImageBatch) else [batch.image]
+            views: list[Any] = [batch.image]
+            if isinstance(batch, PairedImageBatch):
+                views = list(images_of(batch).values())
             kept: Any = batch.gt_label == 0
             normal += [view[kept] for view in views if kept.any()]
         self.model.remember(normal)
