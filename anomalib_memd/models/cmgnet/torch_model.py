@@ -83,7 +83,7 @@ class CMGNetModel(nn.Module):
         kept[-1] = self.attention(kept[-1])
         if len(self.fusions):
             if text is None:
-                count = len(images)
+                count = images.shape[0]  # Unlike len(), it may change in an exported model.
                 text = EncodedText(self.default_tokens.expand(count, -1, -1), self.default_mask.expand(count, -1))
             start = len(kept) - len(self.fusions)
             kept[start:] = [fusion(x, text) for fusion, x in zip(self.fusions, kept[start:], strict=True)]

@@ -50,6 +50,21 @@ def test_jobs_are_all_data_sets_methods_modalities_and_seeds(tmp_path):
     assert [t.latency for t in tasks if t.method.name == "Rival"] == [True, False, False, False]
 
 
+def test_a_method_may_name_its_data_sets(tmp_path):
+    methods = {"MEMD": PLAIN["methods"]["MEMD"], "Rival": {"class_path": "Padim", "datasets": ["b"]}}
+    tasks = jobs_of(load_config(written(tmp_path, methods=methods)))
+    assert {(t.dataset, t.method.name) for t in tasks} == {("a", "MEMD"), ("b", "MEMD"), ("b", "Rival")}
+    assert sum(t.latency for t in tasks if t.method.name == "Rival") == 1
+    # A selection of data sets does not make the others unknown.
+    assert not [t for t in jobs_of(load_config(written(tmp_path, methods=methods), datasets=["a"])) if t.dataset == "b"]
+
+
+def test_a_method_on_an_unknown_data_set_is_an_error(tmp_path):
+    path = written(tmp_path, methods={"Rival": {"class_path": "Padim", "datasets": ["c"]}})
+    with pytest.raises(BenchmarkConfigError, match=r"Rival is run on c; the data sets are"):
+        load_config(path)
+
+
 def test_folders_of_a_data_set_are_below_the_root(tmp_path):
     folders = {"root": "a", "nbi_root": "a-nbi", "unpaired_nbi_root": "/elsewhere"}
     path = written(tmp_path, datasets={"a": {"class_path": "Kvasir", "init_args": {**folders, "modality": "nbi"}}})

@@ -8,7 +8,6 @@ from anomalib.engine import Engine
 
 from anomalib_memd import Branch, Modality
 from anomalib_memd.components.backbones import BackboneError
-from anomalib_memd.components.overlap import dice_loss
 from anomalib_memd.models import MMRAD
 from anomalib_memd.models.mmrad import MMRADModel, PromptedEncoder
 from tests.conftest import small_phantom
@@ -86,13 +85,6 @@ def test_a_pair_has_the_mean_of_both(model):
     assert pair.anomaly_map.shape == (3, 1, 32, 48)
     alone = model(PAIR[Modality.NBI])
     torch.testing.assert_close(alone.pred_score, nbi.pred_score)
-
-
-def test_dice_is_twice_the_overlap_over_both():
-    mask = torch.zeros(1, 1, 10, 10)
-    mask[..., :5, :] = 1
-    assert float(dice_loss(mask, mask)) == pytest.approx(0)
-    assert float(dice_loss(1 - mask, mask)) == pytest.approx(1 - 1 / 101)
 
 
 def test_it_trains_and_judges_pairs(phantom_root, tmp_path):

@@ -26,6 +26,23 @@ def test_equals_the_equation():
     torch.testing.assert_close(layer(wli, nbi), attend_slowly(layer, wli, nbi))
 
 
+def test_a_gate_weighs_what_attention_finds():
+    layer = CrossAttention(8, 2, gated=True).double().eval()
+    plain = CrossAttention(8, 2).double().eval()
+    plain.load_state_dict(layer.state_dict(), strict=False)
+    wli, nbi = torch.randn(2, 2, 8, 3, 5, dtype=torch.double).unbind(0)
+    plain.norm = torch.nn.Identity()
+    attended = attend_slowly(plain, wli, nbi) - wli  # The ReLU of what attention finds.
+    found = layer(wli, nbi)
+    # Where the answer is positive it is known; there the gate lies between it and the features.
+    known = attended > 0
+    low, high = torch.minimum(attended, wli), torch.maximum(attended, wli)
+    assert ((found >= low - 1e-9) & (found <= high + 1e-9))[known].all()
+    layer.gate.linear.weight.data.zero_()
+    layer.gate.linear.bias.data.zero_()
+    torch.testing.assert_close(layer(wli, nbi)[known], ((attended + wli) / 2)[known])
+
+
 def test_layers_are_stacked_on_the_queries():
     fusion = CrossModalFusion(8, layers=2, heads=4).double().eval()
     wli, nbi = torch.randn(2, 1, 8, 4, 4, dtype=torch.double).unbind(0)
