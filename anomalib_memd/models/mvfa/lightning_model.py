@@ -28,15 +28,30 @@ class TowerMixin(EndoscopyMixin):
 
     model: Any
 
-    def setup(self, stage: str) -> None:
-        """Refuse to go on without weights.
+    def require_weights(self) -> None:
+        """Refuse to go on without weights; by now a checkpoint would have been read.
 
         Raises:
             WeightsNotFetchedError: If they could not be fetched, and no checkpoint has brought them.
         """
-        super().setup(stage)
         if self.model.tower.lacking is not None:
             raise self.model.tower.lacking
+
+    def on_fit_start(self) -> None:
+        """Weights are needed."""
+        self.require_weights()
+
+    def on_validation_start(self) -> None:
+        """Weights are needed."""
+        self.require_weights()
+
+    def on_test_start(self) -> None:
+        """Weights are needed."""
+        self.require_weights()
+
+    def on_predict_start(self) -> None:
+        """Weights are needed."""
+        self.require_weights()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """A checkpoint brings the weights."""
@@ -150,6 +165,7 @@ class MVFA(PairMixin, TowerMixin, AnomalibModule):
         Raises:
             ValueError: If no training image is abnormal.
         """
+        super().on_fit_start()
         data: Any = self.trainer.datamodule.train_data  # type: ignore[attr-defined]
         if not (data.samples.label_index == 1).any():
             msg = (
@@ -160,6 +176,7 @@ class MVFA(PairMixin, TowerMixin, AnomalibModule):
 
     def on_validation_start(self) -> None:
         """Take in the normal training images as they are seen by now."""
+        super().on_validation_start()
         if self.trainer.state.fn == TrainerFn.FITTING:
             self._remember()
 

@@ -278,9 +278,11 @@ def test_weights_that_cannot_be_fetched_are_asked_for_once_they_are_needed(monke
     monkeypatch.setattr(open_clip, "create_model", create)
     module = MVFA(image_size=(32, 32))
     with pytest.raises(WeightsNotFetchedError, match="pretrained=FILE"):
-        module.setup("fit")
+        module.on_fit_start()
+    with pytest.raises(WeightsNotFetchedError):
+        module.on_test_start()
     module.on_load_checkpoint({"state_dict": {}})
-    module.setup("test")  # A checkpoint has brought them.
+    module.on_test_start()  # A checkpoint has brought them.
 
 
 def test_four_levels_are_needed():
