@@ -16,7 +16,7 @@ from torch.nn import functional as F  # noqa: N812
 from anomalib_memd.evaluation import PairedPreProcessor
 
 from .lightning_model import TowerMixin
-from .prompts import PROMPTS, STATES, read_prompts
+from .prompts import PROMPTS, read_prompts
 from .towers import ClipTower
 
 
@@ -36,8 +36,7 @@ class TextSimilarityModel(nn.Module):
     def __init__(self, tower: ClipTower, prompts: Mapping[str, Sequence[str]]) -> None:
         super().__init__()
         self.tower = tower
-        text = [F.normalize(F.normalize(tower.embed(prompts[s]), dim=1).mean(0), dim=0) for s in STATES]
-        self.register_buffer("text", torch.stack(text))
+        self.register_buffer("text", F.normalize(tower.states(prompts), dim=1))
         self.text: torch.Tensor
 
     def forward(self, images: torch.Tensor) -> InferenceBatch:

@@ -16,7 +16,6 @@ from anomalib_memd.components.overlap import dice_loss
 from anomalib_memd.modality import Branch, Modality
 from anomalib_memd.models.pairs import asked_by, mean_of
 
-from .prompts import STATES
 from .towers import LEVELS, Tower
 
 LARGEST_MEMORY = 4096
@@ -143,8 +142,7 @@ class MVFAModel(nn.Module):
             }
         )
         self.memories = nn.ModuleDict({use.value: nn.ModuleList(Memory(width) for _ in range(LEVELS)) for use in Use})
-        embedded = [F.normalize(tower.embed(prompts[state]), dim=1).mean(0) for state in STATES]
-        self.register_buffer("sentences", torch.stack(embedded))
+        self.register_buffer("sentences", tower.states(prompts))
         self.sentences: torch.Tensor
 
     def text(self) -> torch.Tensor:

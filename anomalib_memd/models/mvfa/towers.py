@@ -11,6 +11,8 @@ from torch.nn import functional as F  # noqa: N812
 from anomalib_memd.components.backbones import BackboneError, WeightsNotFetchedError, build_or_defer, normalization
 from anomalib_memd.components.sentences import SentenceEncoder
 
+from .prompts import STATES
+
 Adapt = Callable[[int, torch.Tensor, int], torch.Tensor]
 """What is done with the tokens ``(B, N, C)`` of a level; the last argument is how many are no places."""
 
@@ -45,6 +47,12 @@ class Tower(nn.Module):
     def embed(self, sentences: Sequence[str]) -> torch.Tensor:
         """Encode sentences as ``(N, text_width)``."""
         raise NotImplementedError
+
+    def states(self, prompts: Mapping[str, Sequence[str]]) -> torch.Tensor:
+        """Mean of the sentences of each state, each of length 1: ``(2, text_width)``; zeros of a tower without weights."""
+        if self.lacking is not None:
+            return torch.zeros(len(STATES), self.text_width)
+        return torch.stack([F.normalize(self.embed(prompts[state]), dim=1).mean(0) for state in STATES])
 
     def forward(self, images: torch.Tensor, adapt: Adapt) -> None:
         """Encode images, and call ``adapt`` at each level.
