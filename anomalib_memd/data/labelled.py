@@ -54,7 +54,7 @@ class FewShot(Labelled):
         SplitError: When it is set up, if there are too few images to draw from.
     """
 
-    def __init__(self, shots: int = 4, shots_seed: int | None = None, **options: Any) -> None:
+    def __init__(self, shots: int = 4, shots_seed: int | None = 0, **options: Any) -> None:
         if shots < 1:
             msg = f"Few-shot learning needs at least 1 shot, got shots={shots}."
             raise ValueError(msg)
@@ -90,7 +90,7 @@ class LeaveOneOrganOut(Labelled):
     """
 
     def __init__(
-        self, roots: Sequence[Path | str], root: Path | str, draw_seed: int | None = None, **options: Any
+        self, roots: Sequence[Path | str], root: Path | str, draw_seed: int | None = 0, **options: Any
     ) -> None:
         super().__init__(root=root, **options)
         self.others = [Path(other) for other in roots if Path(other).resolve() != self.root.resolve()]

@@ -49,7 +49,7 @@ class Tower(nn.Module):
         raise NotImplementedError
 
     def states(self, prompts: Mapping[str, Sequence[str]]) -> torch.Tensor:
-        """Mean sentence of each state, ``(2, text_width)``, each of length 1 before; zeros of a tower without weights."""
+        """Mean sentence of each state, all of length 1 before: ``(2, text_width)``; zeros without weights."""
         if self.lacking is not None:
             return torch.zeros(len(STATES), self.text_width)
         return torch.stack([F.normalize(self.embed(prompts[state]), dim=1).mean(0) for state in STATES])
