@@ -1,7 +1,8 @@
 """Evaluator, post-processor, visualizer and prediction table, for images of one modality and for pairs."""
 
-from .evaluator import AveragePrecision, MultimodalEvaluator, SegmentationEvaluator, SingleEvaluator, overlap_metrics
+from .evaluator import AveragePrecision, MultimodalEvaluator, SingleEvaluator
 from .module import EndoscopyMixin
+from .overlap import SegmentationEvaluator, overlap_metrics
 from .post_processor import DecidedPostProcessor, MultimodalPostProcessor, branch_views, detector_post_processor
 from .pre_processor import PairedPreProcessor
 from .prediction_table import PredictionTable
