@@ -8,14 +8,16 @@ import torch
 import torchgen
 import yaml
 
-from anomalib_memd import SpectralNBI
+from anomalib_memd import MVFA, CMGNet, SpectralNBI
 from anomalib_memd.components.feature_cache import FeatureCache
+from anomalib_memd.components.sentences import EncodedText
 from anomalib_memd.components.training_features import FeatureSet
 from anomalib_memd.components.two_stage import Stage
 from anomalib_memd.components.weighing import weigh_evidence
 from anomalib_memd.data.overlay import overlay_mask
 from anomalib_memd.modality import Branch, Modality
 from anomalib_memd.models import FAnoGAN, MeanShifted, WtNGAN
+from anomalib_memd.models.cmgnet import CMGNetModel
 from anomalib_memd.models.memd.cross_fitting import cross_fit
 from tests.conftest import deployable_memd, small_memd
 from tests.integration.test_methods import METHODS, built
@@ -150,6 +152,34 @@ def test_other_methods_learn_and_judge_on_a_gpu(name):
     with pretended_gpu(model):
         if not isinstance(model, FAnoGAN):  # Its losses are those of phases.
             assert is_fake(model.model.loss(images(4, 3, *size)))
+        model.eval()
+        with torch.inference_mode():
+            found = model(images(2, 3, 72, 80))
+        assert all(is_fake(part) for part in found if part is not None)
+
+
+def test_mvfa_learns_and_judges_on_a_gpu():
+    from tests.unit.models.test_mvfa import TINY  # noqa: PLC0415
+
+    pytest.importorskip("open_clip")
+    model = MVFA(clip_config=TINY, image_size=(32, 32), visualizer=False, evaluator=False)
+    with pretended_gpu(model):
+        # Which masks there are depends on their values, so that they are left out.
+        assert is_fake(model.model.loss(images(4, 3, 32, 32), images(4) > 0.5, None))
+        model.eval()
+        model.model.remember([images(2, 3, 32, 32)])
+        with torch.inference_mode():
+            found = model(images(2, 3, 72, 80))
+        assert all(is_fake(part) for part in found if part is not None)
+
+
+def test_segmentation_learns_and_judges_on_a_gpu():
+    model = CMGNet(text=False, widths=[4, 8, 16], heads=4, image_size=(32, 32), visualizer=False, evaluator=False)
+    text = EncodedText(torch.zeros(1, 2, 12), torch.ones(1, 2, dtype=torch.bool))
+    model.model = CMGNetModel(text, widths=(4, 8, 16), heads=4)
+    with pretended_gpu(model):
+        words = EncodedText(images(4, 3, 12), images(4, 3) > 0.5)
+        assert is_fake(model.model.loss(images(4, 3, 32, 32), images(4, 32, 32) > 0.5, words))
         model.eval()
         with torch.inference_mode():
             found = model(images(2, 3, 72, 80))
