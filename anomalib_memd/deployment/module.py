@@ -5,7 +5,6 @@ from typing import Any
 
 import torch
 from anomalib.data import Batch, InferenceBatch
-from lightning.pytorch.utilities.types import STEP_OUTPUT
 
 from anomalib_memd.components.backbones import BackboneError, pieces
 from anomalib_memd.components.checkpoints import SelfDescribingMixin, read_checkpoint, require_version
@@ -51,21 +50,6 @@ class TeacherStudentMixin(ExportsOneDetector, SelfDescribingMixin, EndoscopyMixi
         """Note that the current stage has been trained."""
         self.trained.add(self.stage)
 
-    def validation_step(self, batch: Batch, *args: Any, **kwargs: Any) -> STEP_OUTPUT:
-        """Predict by every detector that has been trained."""
-        del args, kwargs
-        return self._predict(batch)
-
-    def test_step(self, batch: Batch, *args: Any, **kwargs: Any) -> STEP_OUTPUT:
-        """Predict by every detector that has been trained."""
-        del args, kwargs
-        return self._predict(batch)
-
-    def predict_step(self, batch: Batch, *args: Any, **kwargs: Any) -> STEP_OUTPUT:
-        """Predict by every detector that has been trained, or by one student where the batch is no pair."""
-        del args, kwargs
-        return self._predict(batch)
-
     def forward(self, batch: torch.Tensor, *args: Any, **kwargs: Any) -> InferenceBatch:
         """Judge images by the student of ``modality``, pre- and post-processing included.
 
@@ -83,7 +67,8 @@ class TeacherStudentMixin(ExportsOneDetector, SelfDescribingMixin, EndoscopyMixi
         self.require_students()
         return super().forward(batch, *args, **kwargs)
 
-    def _predict(self, batch: Batch) -> Batch:
+    def judged(self, batch: Batch) -> Batch:
+        """A batch with what every detector that has been trained makes of it, or one student where it is no pair."""
         self.require_weights()
         if not isinstance(batch, PairedImageBatch):
             self.require_students()

@@ -1,10 +1,12 @@
 """What every model of this package has from here: evaluator, visualizer and table of predictions."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
+from anomalib.data import Batch
 from anomalib.metrics import Evaluator
 from anomalib.visualization import Visualizer
 from lightning.pytorch import Callback
+from lightning.pytorch.utilities.types import STEP_OUTPUT
 
 from anomalib_memd.modality import Modality
 
@@ -30,6 +32,8 @@ class EndoscopyMixin:
     )
     """What one would type after a training; ``CKPT`` stands for the checkpoint, and ``NAME`` for the model."""
 
+    model: Any
+
     @staticmethod
     def configure_evaluator() -> Evaluator:
         """Image and, with masks, pixel metrics."""
@@ -44,3 +48,22 @@ class EndoscopyMixin:
         """Anomalib's components, the table of predictions, and what a run says."""
         commands = tuple(command.replace("NAME", type(self).__name__) for command in self.next_commands)
         return [*super().configure_callbacks(), PredictionTable(self.modality), Narration(commands)]
+
+    def validation_step(self, batch: Batch, *args: Any, **kwargs: Any) -> STEP_OUTPUT:
+        """Judge a batch."""
+        del args, kwargs
+        return self.judged(batch)
+
+    def test_step(self, batch: Batch, *args: Any, **kwargs: Any) -> STEP_OUTPUT:
+        """Judge a batch."""
+        del args, kwargs
+        return self.judged(batch)
+
+    def predict_step(self, batch: Batch, *args: Any, **kwargs: Any) -> STEP_OUTPUT:
+        """Judge a batch."""
+        del args, kwargs
+        return self.judged(batch)
+
+    def judged(self, batch: Batch) -> Batch:
+        """A batch with what the model makes of its images; validation, test and prediction all are this."""
+        return batch.update(**self.model(batch.image)._asdict())

@@ -5,19 +5,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from anomalib import LearningType
 from anomalib.data import Batch, InferenceBatch
-from anomalib.models.components import AnomalibModule, MemoryBankMixin
+from anomalib.models.components import AnomalibModule, TimmFeatureExtractor
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 from sklearn.linear_model import LogisticRegression
-from torch import nn
 
 from anomalib_memd.components.backbones import build_backbone
 from anomalib_memd.components.statistics import varying
-from anomalib_memd.evaluation import EndoscopyMixin
+from anomalib_memd.models.pooled import PooledBackbone, PooledMixin
 
 
-class LinearProbeModel(nn.Module):
+class LinearProbeModel(PooledBackbone):
     """Logistic regression on globally pooled, standardised features of a frozen backbone.
 
     Args:
@@ -25,18 +23,13 @@ class LinearProbeModel(nn.Module):
         strength: Inverse strength of its L2 penalty.
     """
 
-    def __init__(self, backbone: nn.Module, strength: float = 1.0) -> None:
-        super().__init__()
-        self.backbone = backbone
+    def __init__(self, backbone: TimmFeatureExtractor, strength: float = 1.0) -> None:
+        super().__init__(backbone)
         self.strength = strength
         self.register_buffer("weight", torch.zeros(sum(backbone.out_dims)))
         self.register_buffer("bias", torch.zeros(()))
         self.weight: torch.Tensor
         self.bias: torch.Tensor
-
-    def pool(self, images: torch.Tensor) -> torch.Tensor:
-        """Pooled features ``(B, C)`` of normalised images ``(B, 3, H, W)``."""
-        return torch.cat([feature.mean((-2, -1)) for feature in self.backbone(images).values()], dim=1)
 
     def fit(self, features: torch.Tensor, labels: torch.Tensor) -> None:
         """Solve for the weights.
@@ -65,7 +58,7 @@ class LinearProbeModel(nn.Module):
         return InferenceBatch(pred_score=(self.pool(images) @ self.weight + self.bias).sigmoid())
 
 
-class LinearProbe(EndoscopyMixin, MemoryBankMixin, AnomalibModule):
+class LinearProbe(PooledMixin, AnomalibModule):
     """A linear classifier on pooled features. **It learns from labelled abnormal images**, unlike one-class methods.
 
     Args:
@@ -93,20 +86,6 @@ class LinearProbe(EndoscopyMixin, MemoryBankMixin, AnomalibModule):
         self.model = LinearProbeModel(build_backbone(backbone, layers, weights=backbone_weights), strength)
         self._seen: list[tuple[torch.Tensor, torch.Tensor]] = []
 
-    @property
-    def trainer_arguments(self) -> dict[str, Any]:
-        """One pass over the training images, on one device."""
-        return {"max_epochs": 1, "num_sanity_val_steps": 0, "devices": 1}
-
-    @property
-    def learning_type(self) -> LearningType:
-        """Labelled images teach it, but anomalib trains no model that says so."""
-        return LearningType.ONE_CLASS
-
-    @staticmethod
-    def configure_optimizers() -> None:
-        """Nothing is optimised by gradient descent."""
-
     def training_step(self, batch: Batch, *args: Any, **kwargs: Any) -> STEP_OUTPUT:
         """Pool the features of a batch."""
         del args, kwargs
@@ -118,8 +97,3 @@ class LinearProbe(EndoscopyMixin, MemoryBankMixin, AnomalibModule):
         features, labels = zip(*self._seen, strict=True)
         self.model.fit(torch.cat(features), torch.cat(labels))
         self._seen = []
-
-    def validation_step(self, batch: Batch, *args: Any, **kwargs: Any) -> STEP_OUTPUT:
-        """Score a batch."""
-        del args, kwargs
-        return batch.update(**self.model(batch.image)._asdict())

@@ -5,7 +5,6 @@ from typing import Any
 
 import torch
 from anomalib.data import Batch, InferenceBatch
-from lightning.pytorch.utilities.types import STEP_OUTPUT
 
 from anomalib_memd.data import PairedImageBatch
 from anomalib_memd.evaluation import MultimodalEvaluator, MultimodalPostProcessor
@@ -27,23 +26,9 @@ class PairMixin:
         """The enumeration among the options."""
         return (Modality,)
 
-    def validation_step(self, batch: Batch, *args: Any, **kwargs: Any) -> STEP_OUTPUT:
-        """Judge a batch by each modality and by both."""
-        del args, kwargs
-        return self._judged(batch)
-
-    def test_step(self, batch: Batch, *args: Any, **kwargs: Any) -> STEP_OUTPUT:
-        """Judge a batch by each modality and by both."""
-        del args, kwargs
-        return self._judged(batch)
-
-    def predict_step(self, batch: Batch, *args: Any, **kwargs: Any) -> STEP_OUTPUT:
-        """Judge a batch by each modality and by both."""
-        del args, kwargs
-        return self._judged(batch)
-
     @torch.no_grad()
-    def _judged(self, batch: Batch) -> Batch:
+    def judged(self, batch: Batch) -> Batch:
+        """A batch as each modality and both judge it."""
         if not isinstance(batch, PairedImageBatch):
             return batch.update(**self.model(batch.image)._asdict())
         images = images_of(batch)

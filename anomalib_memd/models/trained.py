@@ -88,11 +88,6 @@ class TrainedMixin(EndoscopyMixin):
         self.log("train_loss", loss, on_step=True, prog_bar=True)
         return loss
 
-    def validation_step(self, batch: Batch, *args: Any, **kwargs: Any) -> STEP_OUTPUT:
-        """Score a batch."""
-        del args, kwargs
-        return batch.update(**self.model(batch.image)._asdict())
-
     def on_train_batch_end(self, *args: Any, **kwargs: Any) -> None:
         """End the phase after its last step."""
         del args, kwargs

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from anomalib import LearningType
 from anomalib.data import Batch
 from anomalib.metrics import Evaluator
@@ -112,22 +111,8 @@ class CMGNet(EndoscopyMixin, AnomalibModule):
         self.log("train_loss", loss, on_step=True, prog_bar=True)
         return loss
 
-    def validation_step(self, batch: Batch, *args: Any, **kwargs: Any) -> STEP_OUTPUT:
-        """Segment a batch."""
-        del args, kwargs
-        return self._segmented(batch)
-
-    def test_step(self, batch: Batch, *args: Any, **kwargs: Any) -> STEP_OUTPUT:
-        """Segment a batch."""
-        del args, kwargs
-        return self._segmented(batch)
-
-    def predict_step(self, batch: Batch, *args: Any, **kwargs: Any) -> STEP_OUTPUT:
-        """Segment a batch."""
-        del args, kwargs
-        return self._segmented(batch)
-
-    def _segmented(self, batch: Batch) -> Batch:
+    def judged(self, batch: Batch) -> Batch:
+        """A batch with what the network makes of its images and texts."""
         return batch.update(**self.model(batch.image, self._text(batch))._asdict())
 
     def _text(self, batch: Batch) -> EncodedText | None:
@@ -135,6 +120,4 @@ class CMGNet(EndoscopyMixin, AnomalibModule):
         texts = getattr(batch, "text", None)
         if self._encode is None or texts is None:
             return None
-        encoded = self._encode(texts).to(batch.image)
-        # Tokens that were kept in inference could not be trained with.
-        return EncodedText(*(part.clone() for part in encoded)) if torch.is_grad_enabled() else encoded
+        return self._encode(texts).to(batch.image)

@@ -97,8 +97,3 @@ class TextSimilarity(TowerMixin, AnomalibModule):
         """Nothing is learned."""
         del batch, args, kwargs
         return torch.tensor(0.0, requires_grad=True, device=self.device)
-
-    def validation_step(self, batch: Batch, *args: Any, **kwargs: Any) -> STEP_OUTPUT:
-        """Score a batch."""
-        del args, kwargs
-        return batch.update(**self.model(batch.image)._asdict())

@@ -20,7 +20,25 @@ from anomalib_memd.evaluation import EndoscopyMixin
 from .torch_model import Distance, PooledFeaturesModel
 
 
-class PooledFeatures(EndoscopyMixin, MemoryBankMixin, AnomalibModule):
+class PooledMixin(EndoscopyMixin, MemoryBankMixin):
+    """One pass over the training images, after which ``fit`` solves for what is left."""
+
+    @property
+    def trainer_arguments(self) -> dict[str, Any]:
+        """One pass over the training images, on one device."""
+        return {"max_epochs": 1, "num_sanity_val_steps": 0, "devices": 1}
+
+    @property
+    def learning_type(self) -> LearningType:
+        """What anomalib calls all that is trained."""
+        return LearningType.ONE_CLASS
+
+    @staticmethod
+    def configure_optimizers() -> None:
+        """Nothing is optimised."""
+
+
+class PooledFeatures(PooledMixin, AnomalibModule):
     """Nearest neighbours or Mahalanobis distance on globally pooled features of a frozen backbone.
 
     Args:
@@ -61,24 +79,10 @@ class PooledFeatures(EndoscopyMixin, MemoryBankMixin, AnomalibModule):
         self.model = PooledFeaturesModel(extractor, distance, neighbours)
         self._features: list[torch.Tensor] = []
 
-    @property
-    def trainer_arguments(self) -> dict[str, Any]:
-        """One pass over the training images, on one device."""
-        return {"max_epochs": 1, "num_sanity_val_steps": 0, "devices": 1}
-
-    @property
-    def learning_type(self) -> LearningType:
-        """It learns from normal images alone."""
-        return LearningType.ONE_CLASS
-
     @classmethod
     def checkpoint_safe_globals(cls) -> Sequence[Any]:
         """The enumerations among the options."""
         return (Distance,)
-
-    @staticmethod
-    def configure_optimizers() -> None:
-        """Nothing is optimised."""
 
     def training_step(self, batch: Batch, *args: Any, **kwargs: Any) -> STEP_OUTPUT:
         """Pool the features of a batch."""
@@ -90,8 +94,3 @@ class PooledFeatures(EndoscopyMixin, MemoryBankMixin, AnomalibModule):
         """Take in the features of all batches."""
         self.model.fit(self._features)
         self._features = []
-
-    def validation_step(self, batch: Batch, *args: Any, **kwargs: Any) -> STEP_OUTPUT:
-        """Score a batch."""
-        del args, kwargs
-        return batch.update(**self.model(batch.image)._asdict())

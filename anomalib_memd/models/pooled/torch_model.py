@@ -23,7 +23,23 @@ class Distance(StrEnum):
     of Normal Data in Pre-Trained Deep Features for Anomaly Detection", ICPR 2020)."""
 
 
-class PooledFeaturesModel(nn.Module):
+class PooledBackbone(nn.Module):
+    """Averages of backbone features over the image.
+
+    Args:
+        backbone: Feature extractor.
+    """
+
+    def __init__(self, backbone: TimmFeatureExtractor) -> None:
+        super().__init__()
+        self.backbone = backbone
+
+    def pool(self, images: torch.Tensor) -> torch.Tensor:
+        """Pooled features ``(B, C)`` of normalised images ``(B, 3, H, W)``."""
+        return torch.cat([feature.mean((-2, -1)) for feature in self.backbone(images).values()], dim=1)
+
+
+class PooledFeaturesModel(PooledBackbone):
     """Averages of backbone features over the image, and their distance from normal.
 
     Args:
@@ -38,18 +54,13 @@ class PooledFeaturesModel(nn.Module):
         distance: Distance | str = Distance.NEIGHBOURS,
         neighbours: int = 2,
     ) -> None:
-        super().__init__()
-        self.backbone = backbone
+        super().__init__(backbone)
         channels = sum(backbone.out_dims)
         near = Distance(distance) is Distance.NEIGHBOURS
         self.density = NearestNormals(channels, neighbours) if near else GaussianDensity(channels)
         self.register_buffer("fitted", torch.tensor(False))
         """Whether it has seen normal images."""
         self.fitted: torch.Tensor
-
-    def pool(self, images: torch.Tensor) -> torch.Tensor:
-        """Pooled features ``(B, C)`` of normalised images ``(B, 3, H, W)``."""
-        return torch.cat([feature.mean((-2, -1)) for feature in self.backbone(images).values()], dim=1)
 
     def fit(self, features: Sequence[torch.Tensor]) -> None:
         """Take in the pooled features of all normal images.
