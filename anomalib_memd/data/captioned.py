@@ -1,7 +1,7 @@
 """Images with a sentence or two about them."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -58,7 +58,7 @@ class LabelledDataset(EndoscopyDataset):
         item = super().__getitem__(index)
         if self.texts is None:
             return item
-        return CaptionedImageItem(**asdict(item), text=self.texts[index])
+        return CaptionedImageItem(**vars(item), text=self.texts[index])
 
     @property
     def collate_fn(self) -> Callable:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
@@ -70,6 +71,9 @@ class Kvasir(AnomalibDataModule):
         Pogorelov et al., "KVASIR: A Multi-Class Image Dataset for Computer Aided Gastrointestinal Disease
         Detection", MMSys 2017.
     """
+
+    labelled = False
+    """Whether abnormal images may be trained on."""
 
     def __init__(
         self,
@@ -163,7 +167,7 @@ class Kvasir(AnomalibDataModule):
         if not self.split_path.exists():
             msg = f"{self.root} has no split.csv; call prepare_data(), or give the folder of a data set as root."
             raise SplitError(msg)
-        return read_split(self.split_path, self.normal_classes, self.abnormal_classes)
+        return read_split(self.split_path, self.normal_classes, self.abnormal_classes, self.labelled)
 
     def _setup(self, _stage: str | None = None) -> None:
         split = self._read_split()
@@ -184,13 +188,16 @@ class Kvasir(AnomalibDataModule):
             normal = split[split.split == "train"]
             self.unpaired_train_data = UnpairedDataset(normal, self.root, list_images(self.unpaired_nbi_root))
 
-    def _dataset(self, split: pd.DataFrame) -> EndoscopyDataset:
-        return EndoscopyDataset(
+    def _dataset(
+        self, split: pd.DataFrame, kind: type[EndoscopyDataset] = EndoscopyDataset, **options: Any
+    ) -> EndoscopyDataset:
+        return kind(
             split.reset_index(drop=True),
             self.root,
             self.modality,
             nbi_root=self.nbi_root,
             translator=self.translator,
+            **options,
         )
 
     def _create_test_split(self) -> None:

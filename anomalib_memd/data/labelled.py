@@ -18,11 +18,10 @@ from .split import SplitError, read_split, write_split
 class Labelled(Kvasir):
     """Images of which some labelled abnormal ones are trained on. What they are is written to ``training.csv``."""
 
+    labelled = True
+
     def _read_split(self) -> pd.DataFrame:
-        if not self.split_path.exists():
-            msg = f"{self.root} has no split.csv; call prepare_data(), or give the folder of a data set as root."
-            raise SplitError(msg)
-        rows = self._draw(read_split(self.split_path, self.normal_classes, self.abnormal_classes, labelled=True))
+        rows = self._draw(super()._read_split())
         if self.trainer is not None:
             write_split(rows[rows.split == "train"], Path(self.trainer.default_root_dir) / "training.csv")
         return rows
@@ -31,12 +30,10 @@ class Labelled(Kvasir):
         """The rows that are used, as they are used."""
         raise NotImplementedError
 
-    def _dataset(self, split: pd.DataFrame) -> EndoscopyDataset:
-        if set(split.split) != {"train"}:
-            return super()._dataset(split)
-        return LabelledDataset(
-            split.reset_index(drop=True), self.root, self.modality, nbi_root=self.nbi_root, translator=self.translator
-        )
+    def _dataset(
+        self, split: pd.DataFrame, kind: type[EndoscopyDataset] = EndoscopyDataset, **options: Any
+    ) -> EndoscopyDataset:
+        return super()._dataset(split, LabelledDataset if set(split.split) == {"train"} else kind, **options)
 
 
 class FewShot(Labelled):
@@ -182,16 +179,11 @@ class Segmentation(Labelled):
         wanted = round(self.normal_ratio * int((training.label != "normal").sum()))
         return split.drop(normal[random.permutation(len(normal))[wanted:]])
 
-    def _dataset(self, split: pd.DataFrame) -> EndoscopyDataset:
+    def _dataset(
+        self, split: pd.DataFrame, kind: type[EndoscopyDataset] = LabelledDataset, **options: Any
+    ) -> EndoscopyDataset:
         texts = [self.text(self.metadata | {k: v for k, v in row.items() if v}) for row in split.to_dict("records")]
-        return LabelledDataset(
-            split.reset_index(drop=True),
-            self.root,
-            self.modality,
-            nbi_root=self.nbi_root,
-            translator=self.translator,
-            texts=texts,
-        )
+        return super()._dataset(split, kind, texts=texts, **options)
 
 
 def _generator(seed: int | None) -> np.random.Generator:
