@@ -7,7 +7,9 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
+import yaml
 from filelock import FileLock, Timeout
 
 _LOCK = ".lock"
@@ -21,6 +23,21 @@ def file_digest(path: Path | str) -> str:
     """
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_yaml(path: Path, what: str, error: type[Exception]) -> Any:
+    """Plain content of a YAML file.
+
+    Args:
+        path: The file.
+        what: What it should be, for the message.
+        error: What is raised if it cannot be read.
+    """
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as cause:
+        msg = f"{path}: no readable {what} ({' '.join(str(cause).split())})."
+        raise error(msg) from cause
 
 
 @contextmanager

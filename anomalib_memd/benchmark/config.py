@@ -7,9 +7,8 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from anomalib_memd.components.options import AT_LEAST_0
+from anomalib_memd.files import read_yaml
 from anomalib_memd.modality import Modality
 
 ACCELERATORS = ("cpu", "cuda")
@@ -139,11 +138,7 @@ def load_config(
         BenchmarkConfigError: If the file cannot be read, or names something that does not exist.
     """
     path = Path(path)
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        msg = f"{path}: no readable configuration of a benchmark ({error})."
-        raise BenchmarkConfigError(msg) from error
+    content = read_yaml(path, "configuration of a benchmark", BenchmarkConfigError)
     if not isinstance(content, dict):
         msg = f"{path}: a configuration of a benchmark is a mapping with 'datasets' and 'methods'."
         raise BenchmarkConfigError(msg)

@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from anomalib_memd.evaluation import overlap_metrics
 from anomalib_memd.modality import Branch, Modality
 
 from . import significance, splits, tables
@@ -170,7 +171,7 @@ def _pixels(own: pd.DataFrame) -> pd.DataFrame:
 def _overlap(own: pd.DataFrame) -> pd.DataFrame:
     """What networks that segment decided, in percent, and the spread where there are several seeds."""
     shown = own[["method", "detector"]].copy()
-    for name in [name for name in own if name.startswith("pixel_") and f"{name}_std" in own and "AU" not in name]:
+    for name in (metric.name for metric in overlap_metrics()):
         spread = ["" if pd.isna(std) else f" ± {100 * std:.1f}" for std in own[f"{name}_std"]]
         shown[name.removeprefix("pixel_")] = [f"{100 * x:.1f}{s}" for x, s in zip(own[name], spread, strict=True)]
     return shown

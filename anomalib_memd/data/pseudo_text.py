@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from string import Formatter
 
-import yaml
+from anomalib_memd.files import read_yaml
 
 TEMPLATE = Path(__file__).with_name("pseudo_text.yaml")
 """The template that is used where none is given."""
@@ -27,11 +27,7 @@ class PseudoText:
 
     def __init__(self, template: str | Path = TEMPLATE, sections: Sequence[str] = ("before",)) -> None:
         path = Path(template)
-        try:
-            content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            msg = f"{path}: no readable template of texts ({' '.join(str(error).split())})."
-            raise TemplateError(msg) from error
+        content = read_yaml(path, "template of texts", TemplateError)
         if not isinstance(content, dict):
             msg = f"{path}: a template of texts is a mapping of sections, each a list of sentences."
             raise TemplateError(msg)

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-import yaml
+from anomalib_memd.files import read_yaml
 
 PROMPTS = Path(__file__).with_name("prompts.yaml")
 """The prompts that are used where none are given."""
@@ -28,11 +28,7 @@ def read_prompts(path: str | Path = PROMPTS) -> dict[str, list[str]]:
         PromptError: If the file is no such file.
     """
     path = Path(path)
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        msg = f"{path}: no readable prompts ({' '.join(str(error).split())})."
-        raise PromptError(msg) from error
+    content = read_yaml(path, "prompts", PromptError)
     parts = {}
     for name in ("organs", *STATES, "templates"):
         part = content.get(name) if isinstance(content, dict) else None

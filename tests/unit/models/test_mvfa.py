@@ -22,6 +22,7 @@ from anomalib_memd.models.mvfa import (
     read_prompts,
     towers,
 )
+from tests.conftest import small_phantom
 from tests.unit.models.test_trained import QUIET
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("open_clip") is None, reason="needs the extra 'language'")
@@ -234,8 +235,6 @@ def test_zero_shot_keeps_no_image(phantom_root, tmp_path):
 
 
 def test_normal_images_alone_are_an_error_that_names_the_way_out(phantom_root, tmp_path):
-    from tests.conftest import small_phantom  # noqa: PLC0415
-
     module = MVFA(clip_config=TINY, image_size=(32, 32), epochs=1)
     with pytest.raises(ValueError, match="FewShot"):
         Engine(default_root_dir=tmp_path, **QUIET).fit(module, datamodule=small_phantom(phantom_root, modality="wli"))
