@@ -1,7 +1,5 @@
 """What a benchmark keeps of a test: one row an image, pixel metrics, encodings and a few heat maps."""
 
-from concurrent.futures import ThreadPoolExecutor
-from itertools import repeat
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,14 +8,13 @@ import numpy as np
 import pandas as pd
 import torch
 from anomalib.data import Batch
-from anomalib.metrics import AUPRO, AUROC
-from anomalib.metrics.base import AnomalibMetric
+from anomalib.metrics import AnomalibMetric
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.nn import functional as F  # noqa: N812
 from torchvision.transforms.v2 import Normalize
 
 from anomalib_memd.data import PairedImageBatch
-from anomalib_memd.evaluation import overlap_metrics
+from anomalib_memd.evaluation import overlap_metrics, pixels
 from anomalib_memd.models import MEMD
 
 SIDE = 128
@@ -42,9 +39,7 @@ class ScoreRecorder(Callback):
         """Of each kept image ``class/name``: ``map/<detector>/...`` (H, W), ``image/<detector>/...`` (3, H, W) in
         [0, 255] and, with masks, ``mask/...`` (H, W)."""
         self._encodings: dict[str, list[torch.Tensor]] = {}
-        self._maps: dict[str, list[torch.Tensor]] = {}
-        self._decided: dict[str, list[torch.Tensor]] = {}
-        self._masks: list[torch.Tensor] = []
+        self._pixels: dict[str, list[AnomalibMetric]] = {}
         self._hooks: list[Any] = []
         self._normalize: Normalize | None = None
 
@@ -80,8 +75,6 @@ class ScoreRecorder(Callback):
         masks: Any = (
             None if batch.gt_mask is None else batch.gt_mask.reshape(-1, *batch.gt_mask.shape[-2:]).bool().cpu()
         )
-        if masks is not None:
-            self._masks.append(masks)
         # The files of narrow band images lie in folders of the same names.
         files = [Path(path) for path in batch.image_path]
         for detector, view in self._views(batch):
@@ -90,10 +83,9 @@ class ScoreRecorder(Callback):
             if maps is not None:
                 maps = maps.detach().float().reshape(len(files), *maps.shape[-2:]).cpu()
                 if masks is not None:
-                    self._maps.setdefault(detector, []).append(maps)
-                    if view.pred_mask is not None:  # A network that segments has decided by itself.
-                        decided = view.pred_mask.reshape(maps.shape).bool().cpu()
-                        self._decided.setdefault(detector, []).append(decided)
+                    decided = view.pred_mask
+                    decided = None if decided is None else decided.reshape(maps.shape).bool().cpu()
+                    self._measure(detector, SimpleNamespace(anomaly_map=maps, gt_mask=masks, pred_mask=decided))
             for row, file in enumerate(files):
                 name = f"{file.parent.name}/{file.stem}"
                 self.rows.append(
@@ -142,29 +134,20 @@ class ScoreRecorder(Callback):
         A network that decides about pixels by itself has the overlap of its masks too, see
         :func:`~anomalib_memd.evaluation.overlap_metrics`.
         """
-        masks = torch.cat(self._masks) if self._maps else None
-        kinds = {"pixel_AUROC": AUROC, "pixel_AUPRO": AUPRO}
-        metrics: dict[str, dict[str, float]] = {}
-        # Each sorts all pixels, which keeps one core busy.
-        with ThreadPoolExecutor(len(kinds)) as pool:
-            for detector, batches in self._maps.items():
-                maps = torch.cat(batches)
-                # Torchmetrics squashes scores beyond [0, 1], which would tie the highest of them.
-                maps = (maps - maps.min()) / (maps.max() - maps.min()).clamp_min(1e-12)
-                data = SimpleNamespace(anomaly_map=maps, gt_mask=masks)
-                metrics[detector] = dict(zip(kinds, pool.map(_measure, kinds.values(), repeat(data)), strict=True))
-                if detector in self._decided:
-                    data = SimpleNamespace(pred_mask=torch.cat(self._decided[detector]), gt_mask=masks)
-                    for metric in overlap_metrics():
-                        metric.update(data)
-                        metrics[detector][metric.name] = float(metric.compute())
-        return metrics
+        return {
+            detector: {metric.name: float(metric.compute()) for metric in metrics}
+            for detector, metrics in self._pixels.items()
+        }
 
-
-def _measure(metric: type[AnomalibMetric], data: SimpleNamespace) -> float:
-    measure = metric(fields=["anomaly_map", "gt_mask"])
-    measure.update(data)
-    return float(measure.compute())
+    def _measure(self, detector: str, view: SimpleNamespace) -> None:
+        if detector not in self._pixels:
+            fields = ["anomaly_map", "gt_mask"]
+            # A network that segments has decided by itself.
+            decided = [] if view.pred_mask is None else overlap_metrics()
+            areas = (kind(fields=fields, prefix="pixel_") for kind in (pixels.AUROC, pixels.AUPRO))
+            self._pixels[detector] = [*areas, *decided]
+        for metric in self._pixels[detector]:
+            metric.update(view)
 
 
 def _resize(image: torch.Tensor) -> torch.Tensor:

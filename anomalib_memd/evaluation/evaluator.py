@@ -3,13 +3,14 @@
 from typing import Any
 
 import torch
-from anomalib.metrics import AUPRO, AUROC, AnomalibMetric, Evaluator, F1Score
+from anomalib.metrics import AUROC, AnomalibMetric, Evaluator, F1Score
 from lightning.pytorch import LightningModule, Trainer
 from torchmetrics import SumMetric
 from torchmetrics.classification import BinaryAveragePrecision, BinarySpecificity
 
 from anomalib_memd.modality import Branch, Modality
 
+from . import pixels
 from .post_processor import branch_views
 
 
@@ -128,6 +129,6 @@ def _all_metrics(prefix: str = "") -> list[AnomalibMetric]:
         _image_auroc(prefix),
         AveragePrecision(fields=["pred_score", "gt_label"], prefix=image),
         F1Score(fields=["pred_label", "gt_label"], prefix=image),
-        AUROC(fields=["anomaly_map", "gt_mask"], prefix=pixel, strict=False),
-        AUPRO(fields=["anomaly_map", "gt_mask"], prefix=pixel, strict=False),
+        pixels.AUROC(fields=["anomaly_map", "gt_mask"], prefix=pixel, strict=False),
+        pixels.AUPRO(fields=["anomaly_map", "gt_mask"], prefix=pixel, strict=False),
     ]
