@@ -5,7 +5,7 @@ Importing this package registers its models and datamodules with anomalib.
 
 import warnings as _warnings
 
-from anomalib_memd import privacy as _privacy  # noqa: F401  before the libraries that it is about
+from anomalib_memd import environment as _environment  # noqa: F401  before the libraries that read it
 
 with _warnings.catch_warnings():
     # What anomalib imports is deprecated by timm and by itself; nobody who imports this package can change it.
