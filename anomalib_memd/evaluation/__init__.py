@@ -4,7 +4,7 @@ from .evaluator import AveragePrecision, MultimodalEvaluator, SingleEvaluator
 from .module import EndoscopyMixin
 from .overlap import SegmentationEvaluator, overlap_metrics
 from .post_processor import DecidedPostProcessor, MultimodalPostProcessor, branch_views, detector_post_processor
-from .pre_processor import PairedPreProcessor
+from .pre_processor import PairedPreProcessor, with_pre_processor
 from .prediction_table import PredictionTable
 from .visualizer import MultimodalVisualizer
 
@@ -22,4 +22,5 @@ __all__ = [
     "branch_views",
     "detector_post_processor",
     "overlap_metrics",
+    "with_pre_processor",
 ]

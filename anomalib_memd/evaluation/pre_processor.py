@@ -1,5 +1,6 @@
 """Pre-processing of pairs."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from anomalib.data import Batch
@@ -60,6 +61,25 @@ class PairedPreProcessor(PreProcessor):
     def _transform_partner(self, batch: Batch) -> None:
         if isinstance(batch, PairedImageBatch) and self.transform is not None:
             batch.nbi_image = self.transform(batch.nbi_image)
+
+
+def with_pre_processor(
+    components: dict[str, Any],
+    image_size: Sequence[int],
+    mean: Sequence[float] = IMAGENET_MEAN,
+    std: Sequence[float] = IMAGENET_STD,
+) -> dict[str, Any]:
+    """Anomalib's components of a model, with a :class:`PairedPreProcessor` unless they say of it what they want.
+
+    Args:
+        components: Those that were given.
+        image_size: See :class:`PairedPreProcessor`, as all others.
+        mean: Likewise.
+        std: Likewise.
+    """
+    if components.get("pre_processor", True) is not True:
+        return components
+    return components | {"pre_processor": PairedPreProcessor(tuple(image_size), tuple(mean), tuple(std))}
 
 
 def _exportable(transform: nn.Module | None) -> nn.Module | None:

@@ -27,6 +27,11 @@ class Box(NamedTuple):
     bottom: int
 
 
+def label_of(score: float, threshold: float) -> str:
+    """Label by a threshold of the user's choice, or of a score that was smoothed."""
+    return "abnormal" if score >= threshold else "normal"
+
+
 def find_boxes(mask: np.ndarray, size: tuple[int, int]) -> list[Box]:
     """Boxes around the connected regions of a mask, the largest first.
 

@@ -16,7 +16,7 @@ from anomalib_memd.modality import Modality
 
 from .judge import Judge
 from .judged import Judged, judge_frames
-from .regions import draw_prediction, find_boxes, save_picture
+from .regions import draw_prediction, find_boxes, label_of, save_picture
 from .sources import Frame, read_frames
 from .video_file import VIDEO_SUFFIXES, VideoError, number_of_frames, read_video
 
@@ -37,11 +37,6 @@ class Finding(NamedTuple):
     predictions: tuple[FramePrediction, ...]
     """One of each model."""
     error: str = ""
-
-
-def label_of(prediction: FramePrediction, threshold: float) -> str:
-    """Label by a threshold of the user's choice."""
-    return "abnormal" if prediction.score >= threshold else "normal"
 
 
 @dataclass(frozen=True)
@@ -80,7 +75,7 @@ class Review:
 
     def count(self, model: int, threshold: float) -> str:
         """How many frames have which label, as a sentence."""
-        labels = [label_of(found.predictions[model], threshold) for found in self.findings if found.predictions]
+        labels = [label_of(found.predictions[model].score, threshold) for found in self.findings if found.predictions]
         errors = sum(bool(found.error) for found in self.findings)
         text = f"**{labels.count('abnormal')} abnormal, {labels.count('normal')} normal**"
         return text + (f", {errors} could not be read" if errors else "")
@@ -112,7 +107,8 @@ class Review:
             path = self.folder / f"{self.folder.name}-{number}-{model}-{opacity:.2f}.jpg"
             if not path.exists():
                 save_picture(draw_prediction(finding.image, prediction, opacity), path)
-            text = f"{label_of(prediction, threshold)} {prediction.score:.2f} {finding.modality.upper()} {finding.name}"
+            label = label_of(prediction.score, threshold)
+            text = f"{label} {prediction.score:.2f} {finding.modality.upper()} {finding.name}"
             shown.append((str(path), text))
         return shown
 
@@ -131,7 +127,7 @@ class Review:
                 boxes = [list(box) for box in find_boxes(found.mask, finding.image.shape[:2])]
                 row |= {
                     f"score{end}": round(found.score, 4),
-                    f"label{end}": label_of(found, threshold),
+                    f"label{end}": label_of(found.score, threshold),
                     f"threshold{end}": round(threshold, 4),
                     f"boxes{end}": str(boxes),
                 }

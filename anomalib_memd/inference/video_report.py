@@ -13,7 +13,7 @@ import pandas as pd
 from anomalib_memd.files import written_whole
 
 from .events import Event, TimedFrame
-from .regions import OPACITY, draw_prediction, find_boxes, save_picture
+from .regions import OPACITY, draw_prediction, find_boxes, label_of, save_picture
 from .video_file import VideoWriter
 
 FRAME_COLUMNS = ("frame", "second", "score", "smoothed", "label", "threshold", "left_out", "boxes")
@@ -49,7 +49,7 @@ class VideoReport:
             self.left_out[frame.defect] += 1
             self._rows.writerow((frame.number, f"{frame.second:.3f}", "", "", "", "", frame.defect, ""))
         else:
-            label = "abnormal" if frame.smoothed >= self.threshold else "normal"
+            label = label_of(frame.smoothed, self.threshold)
             boxes = [list(box) for box in find_boxes(prediction.mask, size)]
             values = (f"{value:.6f}" for value in (prediction.score, frame.smoothed))
             row = (frame.number, f"{frame.second:.3f}", *values, label, f"{self.threshold:.6f}", "", boxes)
@@ -123,7 +123,7 @@ def annotated(frame: TimedFrame, threshold: float) -> np.ndarray:
     """A frame with its heat map and score, as it is if it was left out."""
     if frame.prediction is None:
         return frame.image
-    label = "abnormal" if frame.smoothed >= threshold else "normal"
+    label = label_of(frame.smoothed, threshold)
     opacity = OPACITY if label == "abnormal" else 0.0
     shown = frame.prediction if opacity else frame.prediction._replace(mask=np.zeros_like(frame.prediction.mask))
     return draw_prediction(frame.image, shown, opacity, f"{frame.second:.2f} s  {label}  {frame.smoothed:.2f}")

@@ -10,7 +10,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch import nn
 
-from anomalib_memd.evaluation import EndoscopyMixin, PairedPreProcessor
+from anomalib_memd.evaluation import EndoscopyMixin, with_pre_processor
 
 
 class OneClassNetwork(nn.Module):
@@ -62,9 +62,7 @@ class TrainedMixin(EndoscopyMixin):
     model: OneClassNetwork
 
     def __init__(self, image_size: tuple[int, int], steps: int, **components: Any) -> None:
-        if components.get("pre_processor", True) is True:
-            components["pre_processor"] = PairedPreProcessor(tuple(image_size), self.mean, self.std)
-        super().__init__(**components)
+        super().__init__(**with_pre_processor(components, image_size, self.mean, self.std))
         self.steps = steps
         self.phase = 0
         """Number of phases that have ended."""

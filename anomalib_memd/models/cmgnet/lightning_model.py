@@ -13,7 +13,7 @@ from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch.optim import SGD
 
 from anomalib_memd.components.sentences import EncodedText, SentenceEncoder
-from anomalib_memd.evaluation import DecidedPostProcessor, EndoscopyMixin, PairedPreProcessor, SegmentationEvaluator
+from anomalib_memd.evaluation import DecidedPostProcessor, EndoscopyMixin, SegmentationEvaluator, with_pre_processor
 
 from .torch_model import CMGNetModel
 
@@ -65,9 +65,7 @@ class CMGNet(EndoscopyMixin, AnomalibModule):
         lr: float = 0.01,
         **components: Any,
     ) -> None:
-        if components.get("pre_processor", True) is True:
-            components["pre_processor"] = PairedPreProcessor(tuple(image_size))
-        super().__init__(**components)
+        super().__init__(**with_pre_processor(components, image_size))
         self._encode = SentenceEncoder(sentence_encoder) if text else None
         encoded = self._encode([default_text]) if self._encode is not None else None
         self.model = CMGNetModel(encoded, widths, attention, fusion, gated, levels, layers, heads)

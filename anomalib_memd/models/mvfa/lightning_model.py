@@ -13,7 +13,7 @@ from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch.optim import Adam
 
 from anomalib_memd.data import PairedImageBatch
-from anomalib_memd.evaluation import EndoscopyMixin, PairedPreProcessor
+from anomalib_memd.evaluation import EndoscopyMixin, with_pre_processor
 from anomalib_memd.modality import Modality
 from anomalib_memd.models.pairs import PairMixin, images_of, pair_components
 from anomalib_memd.models.trained import ready_batches
@@ -118,9 +118,7 @@ class MVFA(PairMixin, TowerMixin, AnomalibModule):
             else TimmTower(backbone, layers, backbone_weights, sentence_encoder)
         )
         components = pair_components(modality, components)
-        if components.get("pre_processor", True) is True:
-            components["pre_processor"] = PairedPreProcessor(tuple(image_size), *tower.normalization)
-        super().__init__(**components)
+        super().__init__(**with_pre_processor(components, image_size, *tower.normalization))
         self.modality = Modality(modality)
         self.model = MVFAModel(tower, sentences, share, zero_shot_weight, few_shot_weight, text_width)
         self.few_shot = few_shot_weight > 0

@@ -13,7 +13,7 @@ from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
-from anomalib_memd.evaluation import PairedPreProcessor
+from anomalib_memd.evaluation import with_pre_processor
 
 from .lightning_model import TowerMixin
 from .prompts import PROMPTS, read_prompts
@@ -70,9 +70,7 @@ class TextSimilarity(TowerMixin, AnomalibModule):
     ) -> None:
         sentences = read_prompts(prompts)
         tower = ClipTower(clip, pretrained, clip_config, tuple(image_size))
-        if components.get("pre_processor", True) is True:
-            components["pre_processor"] = PairedPreProcessor(tuple(image_size), *tower.normalization)
-        super().__init__(**components)
+        super().__init__(**with_pre_processor(components, image_size, *tower.normalization))
         self.model = TextSimilarityModel(tower, sentences)
 
     @property
