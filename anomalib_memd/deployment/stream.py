@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from torchvision.transforms.v2 import functional
 
 from anomalib_memd.data.colours import mismatch, plain_modality
 from anomalib_memd.modality import Branch, Modality
@@ -166,7 +167,11 @@ class FrameStream:
         if not self._shape.compatible(type(self._shape)(list(stacked.shape))):
             msg = f"{self.path} takes inputs of shape {self._shape}, but frame {batch[0][0]} gives {stacked.shape}."
             raise ValueError(msg)
-        return np.ascontiguousarray(stacked)
+        seen = torch.from_numpy(np.ascontiguousarray(stacked))
+        if self.input_size is None and self.metadata.image_size:
+            # The model itself would do so by products of matrices, which take a third of the time for full HD.
+            seen = functional.resize(seen, list(self.metadata.image_size), antialias=True)
+        return seen.numpy()
 
 
 def _results(request: Any, count: int) -> Iterator[FramePrediction]:

@@ -47,6 +47,13 @@ def test_predictions_come_in_the_order_of_the_frames(detector, exported, frames,
     assert found[0].anomaly_map.shape == found[0].mask.shape == (64, 64)
 
 
+@pytest.mark.parametrize("size", [(301, 233), (64, 64), (64, 500), (20, 30)])
+def test_frames_of_any_size_are_judged_as_in_training(detector, exported, size):
+    frames = list(np.random.default_rng(2).integers(0, 256, (3, *size, 3), dtype=np.uint8))
+    found = list(FrameStream(exported, "rgb")(frames))
+    np.testing.assert_allclose([p.score for p in found], scores_of(detector, frames), atol=1e-5)
+
+
 def test_colour_order_and_number_format(detector, exported, frames):
     expected = scores_of(detector, frames)
     for order, given in (
