@@ -112,7 +112,7 @@ def _plain(values: torch.Tensor) -> torch.Tensor:
 
 def _bins(scores: torch.Tensor) -> torch.Tensor:
     """Numbers of bins in the order of the scores, whatever their range."""
-    bits = _plain(scores).flatten().float().contiguous().view(torch.int32)
+    bits = (_plain(scores).flatten().float() + 0.0).view(torch.int32)  # -0 becomes 0.
     # The bits of a fraction are ordered as the fraction is, but for those below 0, whose order is the reverse.
     ordered = torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits)
     return (ordered >> DROPPED_BITS).long() + BINS // 2

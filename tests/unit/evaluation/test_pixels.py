@@ -66,6 +66,11 @@ def test_scores_of_any_range_count():
         assert measure(pixels.AUROC, change(maps), masks) == pytest.approx(truth, abs=1e-4)
 
 
+def test_zeros_of_both_signs_are_equal():
+    maps, masks = torch.tensor([[[0.0, -0.0, -0.0, 0.0]]]), torch.tensor([[[True, False, True, False]]])
+    assert measure(pixels.AUROC, maps, masks) == 0.5
+
+
 @given(
     st.lists(
         st.tuples(st.floats(width=32, allow_nan=False, allow_infinity=False, allow_subnormal=False), st.booleans()),
@@ -78,8 +83,7 @@ def test_the_area_is_that_of_scores_that_are_cut(pairs):
     scores, labels = (np.array(column) for column in zip(*pairs, strict=True))
     maps, masks = torch.tensor(scores, dtype=torch.float32), torch.tensor(labels)
     found = measure(pixels.AUROC, maps.reshape(1, 1, -1), masks.reshape(1, 1, -1))
-    # Towards 0 above it and below, -0 and what is nearest to 0 from below are of one value here, of two in the bins.
-    expected = roc_auc_score(labels, np.where(scores < 0, -cut(-scores) - 1e-45, cut(scores)).astype(np.float64))
+    expected = roc_auc_score(labels, np.copysign(cut(np.abs(scores)), scores).astype(np.float64))
     assert found == pytest.approx(expected, abs=1e-6)
 
 
