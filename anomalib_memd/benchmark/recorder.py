@@ -14,7 +14,7 @@ from torch.nn import functional as F  # noqa: N812
 from torchvision.transforms.v2 import Normalize
 
 from anomalib_memd.data import PairedImageBatch
-from anomalib_memd.evaluation import overlap_metrics, pixels
+from anomalib_memd.evaluation import overlap_metrics, pixel_areas
 from anomalib_memd.models import MEMD
 
 SIDE = 128
@@ -141,11 +141,9 @@ class ScoreRecorder(Callback):
 
     def _measure(self, detector: str, view: SimpleNamespace) -> None:
         if detector not in self._pixels:
-            fields = ["anomaly_map", "gt_mask"]
             # A network that segments has decided by itself.
             decided = [] if view.pred_mask is None else overlap_metrics()
-            areas = (kind(fields=fields, prefix="pixel_") for kind in (pixels.AUROC, pixels.AUPRO))
-            self._pixels[detector] = [*areas, *decided]
+            self._pixels[detector] = [*pixel_areas(), *decided]
         for metric in self._pixels[detector]:
             metric.update(view)
 

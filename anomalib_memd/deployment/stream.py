@@ -167,11 +167,11 @@ class FrameStream:
         if not self._shape.compatible(type(self._shape)(list(stacked.shape))):
             msg = f"{self.path} takes inputs of shape {self._shape}, but frame {batch[0][0]} gives {stacked.shape}."
             raise ValueError(msg)
-        seen = torch.from_numpy(np.ascontiguousarray(stacked))
+        seen = torch.from_numpy(stacked)
         if self.input_size is None and self.metadata.image_size:
             # The model itself would do so by products of matrices, which take a third of the time for full HD.
             seen = functional.resize(seen, list(self.metadata.image_size), antialias=True)
-        return seen.numpy()
+        return np.ascontiguousarray(seen.numpy())
 
 
 def _results(request: Any, count: int) -> Iterator[FramePrediction]:

@@ -10,7 +10,7 @@ from torchmetrics.classification import BinaryAveragePrecision, BinarySpecificit
 
 from anomalib_memd.modality import Branch, Modality
 
-from . import pixels
+from .pixels import pixel_areas
 from .post_processor import branch_views
 
 
@@ -124,11 +124,10 @@ def _false_positive_rate(prefix: str = "") -> AnomalibMetric:
 
 
 def _all_metrics(prefix: str = "") -> list[AnomalibMetric]:
-    image, pixel = f"{prefix}image_", f"{prefix}pixel_"
+    image = f"{prefix}image_"
     return [
         _image_auroc(prefix),
         AveragePrecision(fields=["pred_score", "gt_label"], prefix=image),
         F1Score(fields=["pred_label", "gt_label"], prefix=image),
-        pixels.AUROC(fields=["anomaly_map", "gt_mask"], prefix=pixel, strict=False),
-        pixels.AUPRO(fields=["anomaly_map", "gt_mask"], prefix=pixel, strict=False),
+        *pixel_areas(prefix),
     ]

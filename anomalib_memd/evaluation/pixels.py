@@ -106,6 +106,15 @@ class AUPRO(AnomalibMetric, _AUPRO):  # type: ignore[misc]
     """
 
 
+def pixel_areas(prefix: str = "") -> list[AnomalibMetric]:
+    """Areas under curves of ``anomaly_map`` and ``gt_mask``: AUROC and AUPRO.
+
+    Args:
+        prefix: What stands before ``pixel_AUROC`` and ``pixel_AUPRO``.
+    """
+    return [kind(["anomaly_map", "gt_mask"], f"{prefix}pixel_", strict=False) for kind in (AUROC, AUPRO)]
+
+
 def _plain(values: torch.Tensor) -> torch.Tensor:
     return values.detach().as_subclass(torch.Tensor).cpu()
 

@@ -103,6 +103,11 @@ def test_overlap_by_the_slow_way():
     assert measure(pixels.AUPRO, maps, masks) == pytest.approx(area / 0.3, abs=1e-6)
 
 
+def test_a_region_that_fills_its_image_counts():
+    masks = torch.tensor([True, False])[:, None, None].expand(2, 4, 4)
+    assert measure(pixels.AUPRO, masks.float(), masks) == 1
+
+
 @pytest.mark.parametrize("kind", [pixels.AUROC, pixels.AUPRO])
 def test_batches_do_not_matter(kind):
     maps, masks = smooth_maps()
