@@ -7,6 +7,7 @@ import torch
 from torchvision.transforms.v2 import Resize
 
 from anomalib_memd.components.checkpoints import read_checkpoint
+from anomalib_memd.components.evidence import WeighedEvidence
 from anomalib_memd.components.feature_cache import FeatureCache
 from anomalib_memd.components.negatives import NegativePool
 from anomalib_memd.components.training_features import FeatureSet
@@ -27,10 +28,12 @@ def adapt(
     """Adapt a checkpoint to another device from a folder of its normal images, without gradient.
 
     All that is solved for is solved for again on these images: by what features are standardised, and the
-    discriminants of teacher and students, with negatives drawn of the new images. The threshold of the score moves to
-    where the given share of the normal images exceeds it, that of the map to where one of a hundred of their pixels
-    does, and the range of both becomes that of the normal images and of those negatives; for this each is judged by
-    what was solved for on others.
+    discriminants of teacher and students, with negatives drawn of the new images. Labelled images of the old device
+    had decided what each piece of evidence weighs; these weights move half-way to equal ones.
+
+    The threshold of the score moves to where the given share of the normal images exceeds it, that of the map to where
+    one of a hundred of their pixels does, and the range of both becomes that of the normal images and of those
+    negatives; for this each is judged by what was solved for on others.
 
     Args:
         ckpt: Checkpoint of a trained MEMD; it stays as it is.
@@ -62,6 +65,9 @@ def adapt(
     cache = FeatureCache(model.model.embedding, [pool], model.model.embedding.digest())
     try:
         cache.fill(model.device)
+        for module in model.model.modules():
+            if isinstance(module, WeighedEvidence):
+                module.move_half_way_to_equal()
         given = FeatureSet(cache, torch.arange(len(cache.features)), model.device)
         thresholds = cross_fit(model, given, false_positive_rate)
     finally:

@@ -59,3 +59,8 @@ class WeighedEvidence(nn.Module):
         found = minimize(loss, start, bounds=[(0, None)] * scaled.shape[1] + [(None, None)]).x
         self.weight.copy_(torch.from_numpy(found[:-1]))
         self.bias.copy_(torch.tensor(found[-1]))
+
+    @torch.no_grad()
+    def move_half_way_to_equal(self) -> None:
+        """Bring each weight half-way to the mean of all, for images of which none is labelled."""
+        self.weight.copy_((self.weight + self.weight.mean()) / 2)

@@ -57,3 +57,13 @@ def test_without_both_kinds_of_images_nothing_changes(label):
     evidence.fit_weights(torch.randn(6, 2), torch.full((6,), label), 1.0)
     assert evidence.weight.tolist() == [0.5, 0.5]
     assert float(evidence.bias) == 0
+
+
+@given(st.lists(st.floats(0, 4, width=32), min_size=2, max_size=5))
+def test_half_way_to_equal_weights_keep_their_mean_and_order_and_halve_their_spread(weights):
+    evidence = WeighedEvidence(len(weights))
+    before = torch.tensor(weights)
+    evidence.weight.copy_(before)
+    evidence.move_half_way_to_equal()
+    torch.testing.assert_close(evidence.weight.mean(), before.mean())
+    torch.testing.assert_close(evidence.weight - before.mean(), (before - before.mean()) / 2, atol=1e-6, rtol=1e-5)
