@@ -1,10 +1,11 @@
 """The files that a detector is exported to."""
 
 import copy
+import functools
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Concatenate, ParamSpec
 from unittest.mock import patch
 
 import torch
@@ -19,6 +20,34 @@ from .metadata import EXTRA_FILE, KEY, Metadata
 from .metadata import write_metadata as add_metadata
 from .quantisation import after_embedding, calibration_images
 
+P = ParamSpec("P")
+
+
+def _file(root: Path | str, kind: str, name: str) -> Path:
+    """A file in anomalib's layout, its folder made."""
+    path = Path(root) / "weights" / kind / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def _whole(export: Callable[Concatenate[Any, Path | str, P], Path]) -> Callable[Concatenate[Any, Path | str, P], Path]:
+    """Let an export write into a folder of its own, and move its files in place once they are complete."""
+
+    @functools.wraps(export)
+    def exported(self: Any, export_root: Path | str, *args: P.args, **kwargs: P.kwargs) -> Path:
+        root = Path(export_root)
+        root.mkdir(parents=True, exist_ok=True)
+        # What exporters write on the way is there, too, so that nothing stays of a process that is killed.
+        with workspace(root, ".export-") as folder, patch.object(tempfile, "tempdir", str(folder)):
+            path = export(self, folder, *args, **kwargs)
+            target = root / path.relative_to(folder)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            for file in path.parent.iterdir():
+                file.replace(target.parent / file.name)
+        return target
+
+    return exported
+
 
 class ExportFormats(ExportMixin):
     """Writes a detector with its metadata, whole or not at all.
@@ -32,16 +61,14 @@ class ExportFormats(ExportMixin):
     """Modality of each input."""
     device: torch.device
 
+    @_whole
     def to_torch(self, export_root: Path | str, model_file_name: str = "model") -> Path:
         """Export for ``TorchInferencer``, see :meth:`~anomalib.models.components.base.ExportMixin.to_torch`."""
+        path = _file(export_root, "torch", f"{model_file_name}.pt")
+        torch.save({"model": copy.deepcopy(self).requires_grad_(False), KEY: self.metadata.to_json()}, path)
+        return path
 
-        def write(root: Path) -> Path:
-            path = _file(root, "torch", f"{model_file_name}.pt")
-            torch.save({"model": copy.deepcopy(self).requires_grad_(False), KEY: self.metadata.to_json()}, path)
-            return path
-
-        return _export_whole(export_root, write)
-
+    @_whole
     def to_onnx(
         self,
         export_root: Path | str,
@@ -68,38 +95,33 @@ class ExportFormats(ExportMixin):
         kwargs = {"external_data": False, "opset_version": 18} | kwargs
         kwargs.setdefault("dynamic_shapes", self.dynamic_shapes(input_size, batch_size))
 
-        def write(root: Path) -> Path:
-            if len(self.modalities) > 1:
-                path = _file(root, "onnx", f"{model_file_name}.onnx")
-                torch.onnx.export(
-                    self,
-                    self.example(input_size, batch_size),
-                    path,
-                    input_names=[modality.value for modality in self.modalities],
-                    output_names=list(InferenceBatch._fields),
-                    dynamo=True,
-                    **kwargs,
-                )
-            else:
-                path = super(ExportFormats, self).to_onnx(root, model_file_name, input_size, **kwargs)
-            add_metadata(path, self.metadata)
-            return path
+        if len(self.modalities) > 1:
+            path = _file(export_root, "onnx", f"{model_file_name}.onnx")
+            torch.onnx.export(
+                self,
+                self.example(input_size, batch_size),
+                path,
+                input_names=[modality.value for modality in self.modalities],
+                output_names=list(InferenceBatch._fields),
+                dynamo=True,
+                **kwargs,
+            )
+        else:
+            path = super().to_onnx(export_root, model_file_name, input_size, **kwargs)
+        add_metadata(path, self.metadata)
+        return path
 
-        return _export_whole(export_root, write)
-
+    @_whole
     def to_openvino(self, export_root: Path | str, *args: Any, **kwargs: Any) -> Path:
         """Export as OpenVINO IR, see :meth:`~anomalib.models.components.base.ExportMixin.to_openvino`.
 
         Options of :meth:`to_onnx` are given as ``onnx_kwargs``.
         """
+        path = super().to_openvino(export_root, *args, **kwargs)
+        add_metadata(path, self.metadata)
+        return path
 
-        def write(root: Path) -> Path:
-            path = super(ExportFormats, self).to_openvino(root, *args, **kwargs)
-            add_metadata(path, self.metadata)
-            return path
-
-        return _export_whole(export_root, write)
-
+    @_whole
     def to_torchscript(self, export_root: Path | str, model_file_name: str = "model") -> Path:
         """Export as TorchScript, which gives a dictionary of the fields of ``InferenceBatch``.
 
@@ -110,15 +132,12 @@ class ExportFormats(ExportMixin):
         Returns:
             Path of the ``.ts`` file.
         """
+        path = _file(export_root, "torchscript", f"{model_file_name}.ts")
+        script = torch.jit.trace(_AsDictionary(self), self.example(), strict=False)
+        torch.jit.save(script, path, _extra_files={EXTRA_FILE: self.metadata.to_json()})
+        return path
 
-        def write(root: Path) -> Path:
-            path = _file(root, "torchscript", f"{model_file_name}.ts")
-            script = torch.jit.trace(_AsDictionary(self), self.example(), strict=False)
-            torch.jit.save(script, path, _extra_files={EXTRA_FILE: self.metadata.to_json()})
-            return path
-
-        return _export_whole(export_root, write)
-
+    @_whole
     def to_torch_export(
         self,
         export_root: Path | str,
@@ -137,16 +156,12 @@ class ExportFormats(ExportMixin):
         Returns:
             Path of the ``.pt2`` file.
         """
-
-        def write(root: Path) -> Path:
-            path = _file(root, "torch_export", f"{model_file_name}.pt2")
-            shapes = {"images": self.dynamic_shapes(input_size, batch_size)}
-            example = self.example(input_size, batch_size)
-            program = torch.export.export(_AsDictionary(self), example, dynamic_shapes=shapes)
-            torch.export.save(program, path, extra_files={EXTRA_FILE: self.metadata.to_json()})
-            return path
-
-        return _export_whole(export_root, write)
+        path = _file(export_root, "torch_export", f"{model_file_name}.pt2")
+        shapes = {"images": self.dynamic_shapes(input_size, batch_size)}
+        example = self.example(input_size, batch_size)
+        program = torch.export.export(_AsDictionary(self), example, dynamic_shapes=shapes)
+        torch.export.save(program, path, extra_files={EXTRA_FILE: self.metadata.to_json()})
+        return path
 
     def example(
         self, input_size: tuple[int, int] | None = None, batch_size: int | None = None
@@ -197,24 +212,3 @@ class _AsDictionary(nn.Module):
 
     def forward(self, *images: torch.Tensor) -> dict[str, torch.Tensor]:
         return self.detector(*images)._asdict()
-
-
-def _file(root: Path, kind: str, name: str) -> Path:
-    """A file in anomalib's layout, its folder made."""
-    path = root / "weights" / kind / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path
-
-
-def _export_whole(export_root: Path | str, write: Callable[[Path], Path]) -> Path:
-    """Let ``write`` export into a folder of its own, and move the files in place once they are complete."""
-    root = Path(export_root)
-    root.mkdir(parents=True, exist_ok=True)
-    # What exporters write on the way is there, too, so that nothing stays of a process that is killed.
-    with workspace(root, ".export-") as folder, patch.object(tempfile, "tempdir", str(folder)):
-        path = write(folder)
-        target = root / path.relative_to(folder)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        for file in path.parent.iterdir():
-            file.replace(target.parent / file.name)
-    return target
