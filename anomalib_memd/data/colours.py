@@ -3,11 +3,13 @@
 import torch
 
 from anomalib_memd.modality import Modality
+from anomalib_memd.threads import one_thread
 
 NARROW_BAND_RED, WHITE_LIGHT_RED = 0.42, 0.48
 """Red's share of the light of tissue, below and above which an image plainly is of a modality."""
 
 
+@one_thread()
 def plain_modality(images: torch.Tensor) -> Modality | None:
     """Tell the modality of images whose colours leave no doubt.
 

@@ -14,6 +14,7 @@ from torchvision.transforms.v2 import functional
 
 from anomalib_memd.data.colours import mismatch, plain_modality
 from anomalib_memd.modality import Branch, Modality
+from anomalib_memd.threads import one_thread
 
 from .metadata import ModelFileError, read_metadata
 
@@ -55,7 +56,7 @@ class FrameStream:
         path: Student exported as OpenVINO IR (``.xml``) or ONNX.
         colour_order: Order of the channels of the frames.
         batch_size: Number of frames a request, where the model was not exported for a certain one.
-        requests: Number of requests at a time; as many as OpenVINO recommends if ``None``.
+        requests: Number of requests at a time; one more than OpenVINO recommends if ``None``.
         device: Device of OpenVINO.
         config: Options of OpenVINO; by default it computes in the precision of the file, see :data:`AS_EXPORTED`.
 
@@ -100,11 +101,12 @@ class FrameStream:
         self._shape = self.model.input(0).partial_shape
         if self._shape[0].is_static:
             self.batch_size = self._shape[0].get_length()
-        self.requests = requests or self.model.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
+        # One more than OpenVINO runs at a time, which waits while the results of another are fetched.
+        self.requests = requests or self.model.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS") + 1
 
     @property
     def input_size(self) -> tuple[int, int] | None:
-        """Height and width of the frames that the model takes; ``None`` if it takes any."""
+        """Height and width that the model was exported for; ``None`` if for any. Frames are brought to it."""
         height, width = self._shape[2], self._shape[3]
         return (height.get_length(), width.get_length()) if height.is_static and width.is_static else None
 
@@ -112,7 +114,8 @@ class FrameStream:
         """Judge frames.
 
         Args:
-            frames: Arrays of shape ``(H, W, 3)``, 8-bit or float in [0, 1]. The frames of a batch are of one size.
+            frames: Arrays of shape ``(H, W, 3)`` of any size, 8-bit or float in [0, 1]. The frames of a batch are of
+                one size.
 
         Yields:
             A prediction for each frame, in their order.
@@ -143,6 +146,7 @@ class FrameStream:
         for under_way in busy:
             yield from _results(*under_way)
 
+    @one_thread()
     def _stack(self, batch: tuple[tuple[int, np.ndarray], ...]) -> np.ndarray:
         """Frames as one array ``(B, 3, H, W)``, RGB in [0, 1]."""
         images = []
@@ -164,13 +168,10 @@ class FrameStream:
         stacked = np.stack(images).transpose(0, 3, 1, 2)
         if self._shape[0].is_static:  # The last batch may be short of frames.
             stacked = np.resize(stacked, (self._shape[0].get_length(), *stacked.shape[1:]))
-        if not self._shape.compatible(type(self._shape)(list(stacked.shape))):
-            msg = f"{self.path} takes inputs of shape {self._shape}, but frame {batch[0][0]} gives {stacked.shape}."
-            raise ValueError(msg)
         seen = torch.from_numpy(stacked)
-        if self.input_size is None and self.metadata.image_size:
+        if size := self.input_size or self.metadata.image_size:
             # The model itself would do so by products of matrices, which take a third of the time for full HD.
-            seen = functional.resize(seen, list(self.metadata.image_size), antialias=True)
+            seen = functional.resize(seen, list(size), antialias=True)
         return np.ascontiguousarray(seen.numpy())
 
 

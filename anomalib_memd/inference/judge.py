@@ -6,7 +6,6 @@ from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 import torch
-from torchvision.transforms.v2 import functional
 
 from anomalib_memd.components.backbones import fast_precision
 from anomalib_memd.data.colours import plain_modality
@@ -113,10 +112,8 @@ class StreamJudge:
         self.thresholds = {self._stream.modality: self._stream.metadata.threshold}
 
     def __call__(self, frames: Iterable[Seen]) -> Iterator[FramePrediction]:
-        """Judge frames; those of a model that was exported for one size are brought to it."""
-        size = self._stream.input_size
-        images = (frame.image for frame in frames)
-        return self._stream(images if size is None else (_resized(image, size) for image in images))
+        """Judge frames."""
+        return self._stream(frame.image for frame in frames)
 
 
 class _TorchJudge:
@@ -168,9 +165,3 @@ class ModuleJudge(_TorchJudge):
         else:
             student = torch.export.load(path).module()
         self._students = {modality: student}
-
-
-def _resized(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    if image.shape[:2] == size:
-        return image
-    return functional.resize(torch.from_numpy(image).permute(2, 0, 1), list(size)).permute(1, 2, 0).numpy()
