@@ -55,7 +55,7 @@ def smooth(frames: Iterable[TimedFrame], seconds: float) -> Iterator[TimedFrame]
 
     def ready() -> TimedFrame:
         frame = waiting.popleft()
-        while window and window[0].second < frame.second - seconds / 2:
+        while frame.second - window[0].second > seconds / 2:
             window.popleft()
         near = [x.prediction.score for x in window if x.prediction and abs(x.second - frame.second) <= seconds / 2]
         return frame if frame.prediction is None else frame._replace(smoothed=float(np.mean(near)))

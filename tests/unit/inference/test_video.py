@@ -6,7 +6,7 @@ import time
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image, ImageFilter
 
@@ -58,6 +58,7 @@ def test_frames_that_were_left_out_end_no_event_before_the_gap():
 
 
 @given(st.lists(st.one_of(st.none(), st.floats(0, 1)), max_size=40), st.floats(0, 1.5))
+@example([None, None, None, 1.0, None, None, None, None, 0.0], 1.0)  # 0.8 - 0.5 is more than 0.3, but 0.8 - 0.3 is 0.5.
 def test_smoothing_is_the_mean_over_a_window_around_each_frame(scores, seconds):
     frames = list(smooth(timed(scores), seconds))
     assert [frame.number for frame in frames] == list(range(len(scores)))
