@@ -10,8 +10,8 @@ import torch
 def one_thread() -> Iterator[None]:
     """Let torch compute with one thread, as a block or as a decorator.
 
-    Arithmetic of less than a millisecond gains nothing from a second one. Where the cores are busy, as with
-    OpenVINO, it waits for that one's turn, which took five times as long as the arithmetic.
+    Arithmetic of a millisecond gains little from a second one. Where the cores are busy, as with OpenVINO, it waits
+    some milliseconds until that one has its turn.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(1)
