@@ -28,19 +28,20 @@ class Narration(Callback):
 
     def __init__(self, next_commands: tuple[str, ...] = ()) -> None:
         self.next_commands = next_commands
-        self._started = self._told = 0.0
+        self._started = self._epoch_started = self._told = 0.0
         self._stage = ""
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Remember when a training, a test or a prediction started."""
         del trainer, pl_module
-        self._started = self._told = time.monotonic()
+        self._started = self._epoch_started = self._told = time.monotonic()
 
     on_test_start = on_predict_start = on_train_start
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Remember the stage; at the end of its last epoch it is the next one already."""
+        """Remember the start and the stage; at the end of its last epoch it is the next one already."""
         del trainer
+        self._epoch_started = time.monotonic()
         stage = getattr(getattr(pl_module, "stage", None), "value", "")
         self._stage = f"Stage {stage}" if stage else ""
 
@@ -96,7 +97,7 @@ class Narration(Callback):
         if now - self._told >= progress.EVERY:
             self._told = now
             known = int(total) if total < float("inf") else None
-            self._say(trainer, progress.line(what, done, known, now - self._started))
+            self._say(trainer, progress.line(what, done, known, now - self._epoch_started))
 
     @staticmethod
     def _say(trainer: Trainer, text: str) -> None:

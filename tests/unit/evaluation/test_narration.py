@@ -3,11 +3,13 @@
 import json
 import logging
 import sys
+from types import SimpleNamespace
 
 import pytest
 from anomalib.engine import Engine
 
 from anomalib_memd import progress
+from anomalib_memd.evaluation import narration
 from tests.conftest import small_memd, small_phantom
 
 
@@ -49,3 +51,19 @@ def test_the_metrics_are_written_beside_the_pictures(train, caplog, monkeypatch,
     logged = engine.trainer.callback_metrics
     assert content["metrics"]["wli_image_AUROC"] == pytest.approx(float(logged["wli_image_AUROC"]))
     assert not any("Next, for example" in record.getMessage() for record in caplog.records)
+
+
+def test_how_far_an_epoch_is_is_told_by_the_time_of_that_epoch(monkeypatch, caplog):
+    now = 0.0
+    monkeypatch.setattr(narration.time, "monotonic", lambda: now)
+    trainer = SimpleNamespace(
+        current_epoch=2, num_training_batches=45, is_global_zero=True, fit_loop=SimpleNamespace(batch_idx=2)
+    )
+    told = narration.Narration()
+    with caplog.at_level(logging.INFO):
+        told.on_train_start(trainer, None)
+        now = 190.0  # Two epochs later.
+        told.on_train_epoch_start(trainer, None)
+        now = 220.0
+        told.on_train_batch_end(trainer, None)
+    assert caplog.messages == ["Training, epoch 3: 3 of 45 (7%) in 30 s, about 420 s left"]
