@@ -1,7 +1,7 @@
-"""MMRAD: one decoder for both modalities on a prompted SAM encoder."""
+"""MMRAD: one decoder for both modalities on the prompted encoder of SAM, or on a backbone in its place."""
 
-from .encoder import PromptedEncoder
+from .encoder import PromptedBackbone, PromptedEncoder
 from .lightning_model import MMRAD
 from .torch_model import MMRADModel, TaskDecoder
 
-__all__ = ["MMRAD", "MMRADModel", "PromptedEncoder", "TaskDecoder"]
+__all__ = ["MMRAD", "MMRADModel", "PromptedBackbone", "PromptedEncoder", "TaskDecoder"]

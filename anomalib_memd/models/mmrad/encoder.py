@@ -1,13 +1,15 @@
-"""The image encoder of the Segment Anything Model, with learned prompts."""
+"""Frozen image encoders with learned prompts: that of the Segment Anything Model, or a backbone in its place."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
+from timm.models import FeatureListNet
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
-from anomalib_memd.components.backbones import BackboneError
+from anomalib_memd.components.backbones import BackboneError, build_backbone
 from anomalib_memd.modality import Modality
 
 
@@ -57,6 +59,69 @@ class PromptedEncoder(nn.Module):
         for layer, prompt in zip(self.sam.layers, self.prompts[modality.value], strict=True):
             tokens = layer(tokens + prompt)
         return self.sam.neck(tokens)
+
+
+class PromptedBackbone(nn.Module):
+    """A frozen backbone in the place of SAM's encoder: it is small, and its weights are easier to come by.
+
+    A learned vector is added to what each of the layers gives, one set for each modality. SAM's neck, which brings
+    features to 256 channels, is learned here.
+
+    Args:
+        name: Name of a timm model whose layers follow each other, such as a ResNet.
+        layers: Its layers that have prompts, the finest first. The last one gives the features.
+        weights: See :func:`~anomalib_memd.components.backbones.build_backbone`.
+        channels: Number of channels of the embedding.
+
+    Raises:
+        BackboneError: If the backbone cannot be built, or its layers do not follow each other.
+
+    Source:
+        Jia et al., "Visual Prompt Tuning", ECCV 2022, which has prompts of convolutional networks too.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        layers: Sequence[str] = ("layer1", "layer2", "layer3"),
+        weights: str | Path | None = None,
+        channels: int = 256,
+    ) -> None:
+        super().__init__()
+        extractor = build_backbone(name, layers, weights=weights)
+        if not isinstance(extractor.feature_extractor, FeatureListNet):
+            msg = f"The layers of {name} do not simply follow each other, so it takes no prompts; take a ResNet."
+            raise BackboneError(msg)
+        self.backbone = extractor.feature_extractor.requires_grad_(False)
+        self.channels = channels
+        widths = dict(zip(self.backbone.return_layers, extractor.out_dims, strict=True))
+        self.prompts = nn.ModuleDict(
+            {m.value: nn.ParameterDict({name: torch.zeros(width) for name, width in widths.items()}) for m in Modality}
+        )
+        self.neck = nn.Sequential(nn.Conv2d(extractor.out_dims[-1], channels, 1, bias=False), nn.GroupNorm(1, channels))
+
+    def train(self, mode: bool = True) -> "PromptedBackbone":
+        """The backbone is always in evaluation."""
+        super().train(mode)
+        self.backbone.eval()
+        return self
+
+    def forward(self, images: torch.Tensor, modality: Modality) -> torch.Tensor:
+        """Embed images.
+
+        Args:
+            images: Normalised images of shape ``(B, 3, H, W)``.
+            modality: Whose prompts are given.
+
+        Returns:
+            Shape ``(B, channels, h, w)``, on the grid of the last layer.
+        """
+        features, prompts = images, self.prompts[modality.value]
+        for name, stage in self.backbone.items():
+            features = stage(features)
+            if name in prompts:  # type: ignore[operator]
+                features = features + prompts[name][:, None, None]  # type: ignore[index]
+        return self.neck(features)
 
 
 def _build(name: str, config: Mapping[str, Any] | None) -> Any:

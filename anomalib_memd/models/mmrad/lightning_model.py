@@ -1,6 +1,7 @@
 """MMRAD."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from anomalib.data import Batch
@@ -13,6 +14,7 @@ from anomalib_memd.modality import Modality
 from anomalib_memd.models.pairs import PairMixin, images_of, pair_components
 from anomalib_memd.models.trained import TrainedMixin
 
+from .encoder import PromptedBackbone, PromptedEncoder
 from .torch_model import MMRADModel
 
 
@@ -25,13 +27,16 @@ class MMRAD(PairMixin, TrainedMixin, AnomalibModule):
         modality: Modality of images that come alone, and of the exported model.
         encoder: Name of the weights of the SAM encoder on the hub of Hugging Face.
         encoder_config: Options of ``transformers.SamVisionConfig`` for an encoder with random weights.
+        backbone: Name of a timm model that takes the place of SAM's encoder; ``None`` for SAM's.
+        layers: Its layers, the finest first, see :class:`.PromptedBackbone`.
+        backbone_weights: File with its weights, see :func:`~anomalib_memd.components.backbones.build_backbone`.
         image_size: Height and width that the encoder sees, in pixels; multiples of its patches.
         steps: Number of batches.
         lr: Learning rate of prompts and decoder.
         **components: Anomalib's pre-processor, post-processor, evaluator and visualizer.
 
     Raises:
-        BackboneError: If transformers is not installed, or the weights cannot be fetched.
+        BackboneError: If transformers is not installed, weights cannot be fetched, or the backbone takes no prompts.
     """
 
     model: MMRADModel  # type: ignore[assignment]
@@ -41,6 +46,9 @@ class MMRAD(PairMixin, TrainedMixin, AnomalibModule):
         modality: Modality | str = Modality.WLI,
         encoder: str = "facebook/sam-vit-base",
         encoder_config: Mapping[str, Any] | None = None,
+        backbone: str | None = None,
+        layers: Sequence[str] = ("layer1", "layer2", "layer3"),
+        backbone_weights: str | Path | None = None,
         image_size: tuple[int, int] = (256, 256),
         steps: int = 5000,
         lr: float = 1e-4,
@@ -49,7 +57,12 @@ class MMRAD(PairMixin, TrainedMixin, AnomalibModule):
         components = pair_components(modality, components)
         super().__init__(image_size, steps, **components)
         self.modality = Modality(modality)
-        self.model = MMRADModel(self.modality, encoder, encoder_config, self.mean, self.std)
+        prompted = (
+            PromptedEncoder(encoder, encoder_config)
+            if backbone is None
+            else PromptedBackbone(backbone, layers, backbone_weights)
+        )
+        self.model = MMRADModel(self.modality, prompted, self.mean, self.std)
         self.lr = lr
 
     def configure_optimizers(self) -> AdamW:

@@ -1,8 +1,5 @@
 """PyTorch model of MMRAD."""
 
-from collections.abc import Mapping
-from typing import Any
-
 import torch
 from anomalib.data import InferenceBatch
 from torch import nn
@@ -15,7 +12,7 @@ from anomalib_memd.components.overlap import dice_loss
 from anomalib_memd.modality import Branch, Modality
 from anomalib_memd.models.pairs import asked_by
 
-from .encoder import PromptedEncoder
+from .encoder import PromptedBackbone, PromptedEncoder
 
 
 class TaskDecoder(nn.Module):
@@ -59,7 +56,7 @@ class TaskDecoder(nn.Module):
 
 
 class MMRADModel(nn.Module):
-    r"""A prompted SAM encoder and a decoder that both modalities share, taught by simulated anomalies.
+    r"""A prompted encoder and a decoder that both modalities share, taught by simulated anomalies.
 
     .. math::
         L = \sum_m \mathrm{focal}(p_m, y) + \mathrm{dice}(p_m, y) + \mathrm{BCE}(s_m, \max y)
@@ -69,8 +66,7 @@ class MMRADModel(nn.Module):
 
     Args:
         modality: Modality of images that come alone.
-        encoder: Name of the weights of the encoder.
-        encoder_config: Options of an encoder with random weights instead, see :class:`.PromptedEncoder`.
+        encoder: That of SAM, or a backbone in its place.
         mean: What images were centred by, for each channel.
         std: What they were divided by.
 
@@ -82,14 +78,13 @@ class MMRADModel(nn.Module):
     def __init__(
         self,
         modality: Modality,
-        encoder: str,
-        encoder_config: Mapping[str, Any] | None,
+        encoder: PromptedEncoder | PromptedBackbone,
         mean: tuple[float, ...],
         std: tuple[float, ...],
     ) -> None:
         super().__init__()
         self.modality = modality
-        self.encoder = PromptedEncoder(encoder, encoder_config)
+        self.encoder = encoder
         self.decoder = TaskDecoder(self.encoder.channels)
         self.synthesis = ImageSynthesis("perlin")
         self.register_buffer("mean", torch.tensor(mean)[:, None, None])

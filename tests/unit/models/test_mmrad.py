@@ -1,19 +1,20 @@
-"""MMRAD on a tiny SAM encoder with random weights."""
+"""MMRAD on a tiny SAM encoder, and on a small backbone, with random weights."""
 
 import importlib.util
 
 import pytest
+import timm
 import torch
 from anomalib.engine import Engine
 
 from anomalib_memd import Branch, Modality
 from anomalib_memd.components.backbones import BackboneError
 from anomalib_memd.models import MMRAD
-from anomalib_memd.models.mmrad import MMRADModel, PromptedEncoder
+from anomalib_memd.models.mmrad import MMRADModel, PromptedBackbone, PromptedEncoder
 from tests.conftest import small_phantom
 from tests.unit.models.test_trained import QUIET
 
-pytestmark = pytest.mark.skipif(importlib.util.find_spec("transformers") is None, reason="needs the extra 'sam'")
+needs_sam = pytest.mark.skipif(importlib.util.find_spec("transformers") is None, reason="needs the extra 'sam'")
 
 TINY = {
     "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "mlp_dim": 32, "image_size": 64,
@@ -22,12 +23,15 @@ TINY = {
 PAIR = {m: torch.randn(3, 3, 32, 48, generator=torch.Generator().manual_seed(n)) for n, m in enumerate(Modality)}
 
 
-@pytest.fixture
-def model():
+@pytest.fixture(params=[pytest.param("sam", marks=needs_sam), "resnet10t"])
+def model(request):
     torch.manual_seed(0)
-    return MMRADModel(Modality.NBI, "", TINY, (0.5,) * 3, (0.25,) * 3).eval()
+    sam = request.param == "sam"
+    encoder = PromptedEncoder(config=TINY) if sam else PromptedBackbone(request.param, weights="random", channels=16)
+    return MMRADModel(Modality.NBI, encoder, (0.5,) * 3, (0.25,) * 3).eval()
 
 
+@needs_sam
 def test_without_prompts_the_encoder_is_that_of_transformers():
     encoder = PromptedEncoder(config=TINY).eval()
     torch.nn.init.normal_(encoder.sam.pos_embed)
@@ -39,13 +43,35 @@ def test_without_prompts_the_encoder_is_that_of_transformers():
     torch.testing.assert_close(encoder(images, Modality.NBI), expected, atol=1e-5, rtol=1e-4)
 
 
-def test_only_prompts_and_decoder_learn(model):
+@pytest.mark.parametrize(("name", "layers"), [("resnet10t", ["layer1", "layer3"]), ("regnetx_002", ["s1", "s2"])])
+def test_without_prompts_a_backbone_is_that_of_timm_behind_a_neck(name, layers):
+    encoder = PromptedBackbone(name, layers, weights="random").train()
+    reference = timm.create_model(name, features_only=True)
+    reference.load_state_dict(encoder.backbone.state_dict(), strict=False)
+    images = torch.randn(2, 3, 64, 64)
+    names = [info["module"] for info in reference.feature_info.info]
+    expected = encoder.neck(reference.eval()(images)[names.index(layers[-1])])
+    torch.testing.assert_close(encoder(images, Modality.WLI), expected)
+    assert expected.shape[1] == encoder.channels
+    first, last = encoder.prompts["wli"].values()
+    assert first.shape != last.shape
+    first.data.normal_()
+    assert not torch.allclose(encoder(images, Modality.WLI), expected)
+    torch.testing.assert_close(encoder(images, Modality.NBI), expected)
+
+
+def test_a_backbone_that_takes_no_prompts_is_named():
+    with pytest.raises(BackboneError, match=r"The layers of tf_efficientnet_lite0 do not simply follow each other"):
+        PromptedBackbone("tf_efficientnet_lite0", ["blocks.2"], weights="random")
+
+
+def test_only_prompts_decoder_and_neck_learn(model):
     model.train()
     model.loss(PAIR).backward()
     learning = {name for name, p in model.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
-    assert not any(name.startswith("encoder.sam") for name in learning)
+    assert not any(name.startswith(("encoder.sam", "encoder.backbone")) for name in learning)
     for part in ("encoder.prompts.wli", "encoder.prompts.nbi", "decoder.tokens.wli", "decoder.tokens.nbi"):
-        assert part in learning
+        assert any(name.startswith(part) for name in learning)
 
 
 def test_the_loss_is_that_of_maps_and_of_images(model):
@@ -87,18 +113,21 @@ def test_a_pair_has_the_mean_of_both(model):
     torch.testing.assert_close(alone.pred_score, nbi.pred_score)
 
 
-def test_it_trains_and_judges_pairs(phantom_root, tmp_path):
-    module = MMRAD(encoder_config=TINY, image_size=(64, 64), steps=4, visualizer=False)
+SMALL = {"backbone": "resnet10t", "backbone_weights": "random"}
+
+
+@pytest.mark.parametrize("encoder", [pytest.param({"encoder_config": TINY}, marks=needs_sam), SMALL])
+def test_it_trains_and_judges_pairs(phantom_root, tmp_path, encoder):
+    module = MMRAD(**encoder, image_size=(64, 64), steps=4, visualizer=False)
     engine = Engine(default_root_dir=tmp_path, **QUIET)
     engine.fit(module, datamodule=small_phantom(phantom_root))
     (metrics,) = engine.test(module, datamodule=small_phantom(phantom_root))
     assert {"wli_image_AUROC", "nbi_image_AUROC", "teacher_image_AUROC"} <= set(metrics)
     with pytest.raises(TypeError, match="MMRAD trains on pairs: give the datamodule modality=paired"):
-        engine.fit(
-            MMRAD(encoder_config=TINY, image_size=(64, 64)), datamodule=small_phantom(phantom_root, modality="wli")
-        )
+        engine.fit(MMRAD(**encoder, image_size=(64, 64)), datamodule=small_phantom(phantom_root, modality="wli"))
 
 
+@needs_sam
 def test_weights_that_cannot_be_fetched_are_named(monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(BackboneError, match=r"weights of nobody/nothing could not be loaded"):
