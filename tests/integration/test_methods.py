@@ -25,6 +25,7 @@ METHODS = {
     "FeatureAutoEncoder": {
         **LITE, "layers": ["blocks.1", "blocks.2", "blocks.4"], "distance": "mse", "steps": 100, "lr": 1e-3,
     },
+    "MMRAD": {**RESNET, "steps": 60, "lr": 1e-3},
     "SimpleNet": {
         **LITE, "layers": ["blocks.1", "blocks.2"], "noise": 0.5, "steps": 60, "lr": 1e-3, "adaptor_lr": 1e-3,
     },
@@ -51,16 +52,23 @@ def built(name):
     return getattr(models, name.split()[0])(**METHODS[name], visualizer=False, evaluator=False)
 
 
+ON_PAIRS = {"MMRAD"}
+
+
 @pytest.fixture(scope="module")
 def phantom(tmp_path_factory):
-    data = Phantom(
-        tmp_path_factory.mktemp("phantom"), image_size=64, train=32, val=8, test=32, train_batch_size=16,
-        num_workers=0, modality="wli",
-    )  # fmt: skip
-    data.prepare_data()
-    data.setup()
-    # As they are: training a method lets the datamodule resize them.
-    return data, list(data.test_data)
+    root = tmp_path_factory.mktemp("phantom")
+
+    def of(modality):
+        data = Phantom(
+            root, image_size=64, train=32, val=8, test=32, train_batch_size=16, num_workers=0, modality=modality
+        )
+        data.prepare_data()
+        data.setup()
+        # As they are: training a method lets the datamodule resize them.
+        return data, list(data.test_data)
+
+    return of
 
 
 @pytest.mark.parametrize(
@@ -69,7 +77,7 @@ def phantom(tmp_path_factory):
 def test_a_method_tells_polyps_from_normal_frames(name, phantom, tmp_path):
     torch.manual_seed(0)
     model = built(name)
-    data, items = phantom
+    data, items = phantom("paired" if name in ON_PAIRS else "wli")
     Engine(default_root_dir=tmp_path, limit_val_batches=0, **QUIET).fit(model, datamodule=data)
     frames = torch.stack([item.image.as_subclass(torch.Tensor) for item in items])
     model.eval()

@@ -132,3 +132,11 @@ def test_weights_that_cannot_be_fetched_are_named(monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(BackboneError, match=r"weights of nobody/nothing could not be loaded"):
         PromptedEncoder("nobody/nothing")
+
+
+@torch.no_grad()
+def test_it_is_exported_for_any_number_of_images(model):
+    images = PAIR[Modality.NBI]
+    traced = torch.export.export(model, (images,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
+    more = torch.randn(5, *images.shape[1:])
+    torch.testing.assert_close(traced.module()(more), model(more))
