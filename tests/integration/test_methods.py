@@ -46,6 +46,9 @@ BY_MAP = {"CMP", "D2UE"}
 ELSEWHERE = {"MEMD", "MVFA", "CMGNet", "LinearProbe", "TextSimilarity", "PooledFeatures", "WtNGAN"}
 """Models that other tests train; all of the others are here."""
 
+ON_PAIRS = {"MMRAD"}
+"""These learn from pairs, and are asked about white light images alone."""
+
 LONG = {"SCRD4AD", "ForeignPatch nsa"}
 """These take a minute each."""
 
@@ -53,9 +56,6 @@ LONG = {"SCRD4AD", "ForeignPatch nsa"}
 def built(name):
     """A method, small."""
     return getattr(models, name.split()[0])(**METHODS[name], visualizer=False, evaluator=False)
-
-
-ON_PAIRS = {"MMRAD"}
 
 
 def test_no_method_is_left_out():

@@ -49,7 +49,8 @@ class TaskDecoder(nn.Module):
         Returns:
             Log odds of the image, ``(B,)``, and of each location, ``(B, 1, 4 h, 4 w)``.
         """
-        token = self.tokens[modality.value].expand(embedding.shape[0], -1, -1)  # len() would fix it in exports
+        # Not len(embedding): an exported graph would have it as a constant.
+        token = self.tokens[modality.value].expand(embedding.shape[0], -1, -1)
         token = self.layers(token, embedding.flatten(2).transpose(1, 2))[:, 0]
         places = torch.einsum("bc,bchw->bhw", self.kernel(token), self.enlarge(embedding))
         return self.judge(token)[:, 0], places[:, None]
