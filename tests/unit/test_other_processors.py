@@ -20,7 +20,7 @@ from anomalib_memd.models import FAnoGAN, MeanShifted, WtNGAN
 from anomalib_memd.models.cmgnet import CMGNetModel
 from anomalib_memd.models.memd.cross_fitting import cross_fit
 from tests.conftest import deployable_memd, small_memd
-from tests.integration.test_methods import METHODS, built
+from tests.integration.test_methods import METHODS, ON_PAIRS, built
 from tests.pretend import GPU, images, is_fake, pretended_gpu
 
 _LIST = Path(torchgen.__file__).parent / "packaged/ATen/native/native_functions.yaml"
@@ -151,7 +151,8 @@ def test_other_methods_learn_and_judge_on_a_gpu(name):
         model.model.augment = lambda frames: frames
     with pretended_gpu(model):
         if not isinstance(model, FAnoGAN):  # Its losses are those of phases.
-            assert is_fake(model.model.loss(images(4, 3, *size)))
+            frames = images(4, 3, *size)
+            assert is_fake(model.model.loss(dict.fromkeys(Modality, frames) if name in ON_PAIRS else frames))
         model.eval()
         with torch.inference_mode():
             found = model(images(2, 3, 72, 80))
