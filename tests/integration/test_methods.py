@@ -1,5 +1,7 @@
 """Every other method of the field trains on the phantom, and tells its polyps from normal frames."""
 
+from functools import cache
+
 import pytest
 import torch
 from anomalib.engine import Engine
@@ -66,6 +68,7 @@ def test_no_method_is_left_out():
 def phantom(tmp_path_factory):
     root = tmp_path_factory.mktemp("phantom")
 
+    @cache
     def of(modality):
         data = Phantom(
             root, image_size=64, train=32, val=8, test=32, train_batch_size=16, num_workers=0, modality=modality

@@ -13,7 +13,37 @@ from anomalib_memd.components.backbones import BackboneError, build_backbone
 from anomalib_memd.modality import Modality
 
 
-class PromptedEncoder(nn.Module):
+class Prompted(nn.Module):
+    """What MMRAD asks of an encoder: it is frozen, and has learned prompts, one set for each modality."""
+
+    channels: int
+    """Number of channels of the embedding."""
+
+    @property
+    def frozen(self) -> nn.Module:
+        """What does not learn."""
+        raise NotImplementedError
+
+    def train(self, mode: bool = True) -> "Prompted":
+        """What is frozen is always in evaluation."""
+        super().train(mode)
+        self.frozen.eval()
+        return self
+
+    def forward(self, images: torch.Tensor, modality: Modality) -> torch.Tensor:
+        """Embed images.
+
+        Args:
+            images: Normalised images of shape ``(B, 3, H, W)``.
+            modality: Whose prompts are given.
+
+        Returns:
+            Shape ``(B, channels, h, w)``.
+        """
+        raise NotImplementedError
+
+
+class PromptedEncoder(Prompted):
     """A frozen SAM image encoder that is given a learned vector before each layer, one set for each modality.
 
     Images may have any size that is a multiple of the side of a patch: absolute positions are interpolated.
@@ -33,26 +63,17 @@ class PromptedEncoder(nn.Module):
     def __init__(self, name: str = "facebook/sam-vit-base", config: Mapping[str, Any] | None = None) -> None:
         super().__init__()
         self.sam = _build(name, config).requires_grad_(False)
-        self.channels: int = self.sam.config.output_channels
+        self.channels = self.sam.config.output_channels
         shape = len(self.sam.layers), self.sam.config.hidden_size
         self.prompts = nn.ParameterDict({modality.value: nn.Parameter(torch.zeros(shape)) for modality in Modality})
 
-    def train(self, mode: bool = True) -> "PromptedEncoder":
-        """The encoder is always in evaluation."""
-        super().train(mode)
-        self.sam.eval()
-        return self
+    @property
+    def frozen(self) -> nn.Module:
+        """All of SAM's encoder."""
+        return self.sam
 
     def forward(self, images: torch.Tensor, modality: Modality) -> torch.Tensor:
-        """Embed images.
-
-        Args:
-            images: Normalised images of shape ``(B, 3, H, W)``.
-            modality: Whose prompts are given.
-
-        Returns:
-            Shape ``(B, channels, h, w)``, one location a patch.
-        """
+        """Embed images, one location a patch."""
         tokens = self.sam.patch_embed.projection(images).permute(0, 2, 3, 1)
         positions = F.interpolate(self.sam.pos_embed.permute(0, 3, 1, 2), tokens.shape[1:3], mode="bilinear")
         tokens = tokens + positions.permute(0, 2, 3, 1)
@@ -61,7 +82,7 @@ class PromptedEncoder(nn.Module):
         return self.sam.neck(tokens)
 
 
-class PromptedBackbone(nn.Module):
+class PromptedBackbone(Prompted):
     """A frozen backbone in the place of SAM's encoder: it is small, and its weights are easier to come by.
 
     A learned vector is added to what each of the layers gives, one set for each modality. SAM's neck, which brings
@@ -100,22 +121,13 @@ class PromptedBackbone(nn.Module):
         )
         self.neck = nn.Sequential(nn.Conv2d(extractor.out_dims[-1], channels, 1, bias=False), nn.GroupNorm(1, channels))
 
-    def train(self, mode: bool = True) -> "PromptedBackbone":
-        """The backbone is always in evaluation."""
-        super().train(mode)
-        self.backbone.eval()
-        return self
+    @property
+    def frozen(self) -> nn.Module:
+        """The backbone, but not its neck."""
+        return self.backbone
 
     def forward(self, images: torch.Tensor, modality: Modality) -> torch.Tensor:
-        """Embed images.
-
-        Args:
-            images: Normalised images of shape ``(B, 3, H, W)``.
-            modality: Whose prompts are given.
-
-        Returns:
-            Shape ``(B, channels, h, w)``, on the grid of the last layer.
-        """
+        """Embed images, on the grid of the last layer."""
         features, prompts = images, self.prompts[modality.value]
         for name, stage in self.backbone.items():
             features = stage(features)

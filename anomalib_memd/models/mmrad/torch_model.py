@@ -12,7 +12,7 @@ from anomalib_memd.components.overlap import dice_loss
 from anomalib_memd.modality import Branch, Modality
 from anomalib_memd.models.pairs import asked_by
 
-from .encoder import PromptedBackbone, PromptedEncoder
+from .encoder import Prompted
 
 
 class TaskDecoder(nn.Module):
@@ -79,7 +79,7 @@ class MMRADModel(nn.Module):
     def __init__(
         self,
         modality: Modality,
-        encoder: PromptedEncoder | PromptedBackbone,
+        encoder: Prompted,
         mean: tuple[float, ...],
         std: tuple[float, ...],
     ) -> None:

@@ -71,7 +71,10 @@ def test_only_prompts_decoder_and_neck_learn(model):
     learning = {name for name, p in model.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
     assert not any(name.startswith(("encoder.sam", "encoder.backbone")) for name in learning)
     for part in ("encoder.prompts.wli", "encoder.prompts.nbi", "decoder.tokens.wli", "decoder.tokens.nbi"):
-        assert any(name.startswith(part) for name in learning)
+        own = {name for name, _ in model.named_parameters() if name.startswith(part)}
+        assert own
+        assert own <= learning
+    assert {name for name, _ in model.named_parameters() if name.startswith("encoder.neck")} <= learning
 
 
 def test_the_loss_is_that_of_maps_and_of_images(model):
