@@ -132,7 +132,8 @@ def test_it_trains_and_judges_pairs(phantom_root, tmp_path, encoder):
 
 @needs_sam
 def test_weights_that_cannot_be_fetched_are_named(monkeypatch):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    # The variable of the environment is read when the library is imported, which is long ago.
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(BackboneError, match=r"weights of nobody/nothing could not be loaded"):
         PromptedEncoder("nobody/nothing")
 
