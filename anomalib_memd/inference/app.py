@@ -1,6 +1,8 @@
 """A page in the browser: drop images or a clip, look at heat maps, move the threshold, compare two models."""
 
+import atexit
 import os
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import mkdtemp
@@ -81,13 +83,14 @@ def build(judges: Sequence[Judge]) -> Any:
         raise RuntimeError(msg) from error
     names = [f"Model {number}: {judge.path}" for number, judge in enumerate(judges, 1)]
 
-    sessions = Sessions(_cache())
+    room = _own_folder()
+    sessions = Sessions(_cache(room))
 
     def judge_all(
         files: list[str] | None, whole: list[str] | None, modality: str, request: gr.Request
     ) -> tuple[Review, str]:
         paths = [*(files or []), *(whole or [])]
-        folder = Path(mkdtemp(prefix="anomalib-memd-"))
+        folder = Path(mkdtemp(prefix="judged-", dir=room))
         sessions.hold(request.session_hash, folder, paths)
         review = Review.of_files(paths, judges, None if modality == AUTOMATIC else Modality(modality), folder)
         return review, review.problems()
@@ -135,11 +138,16 @@ def build(judges: Sequence[Judge]) -> Any:
     return page
 
 
-def _cache() -> Path:
-    """Where Gradio keeps copies of what it shows: where the user has said, or a folder of this process alone."""
-    if "GRADIO_TEMP_DIR" not in os.environ:
-        os.environ["GRADIO_TEMP_DIR"] = mkdtemp(prefix="anomalib-memd-")
-    return Path(os.environ["GRADIO_TEMP_DIR"])
+def _own_folder() -> Path:
+    """Where pages keep what they show; what is still there goes when the process ends."""
+    folder = Path(mkdtemp(prefix="anomalib-memd-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+def _cache(room: Path) -> Path:
+    """Where Gradio keeps copies of what it shows: where the user has said, or in the folder of this process."""
+    return Path(os.environ.setdefault("GRADIO_TEMP_DIR", str(room / "shown")))
 
 
 def _count(review: Review, *thresholds: float) -> list[str] | str:

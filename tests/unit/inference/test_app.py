@@ -1,9 +1,12 @@
 """The page, in a browser without a window."""
 
+import os
 import shutil
 import tempfile
 import time
 import zipfile
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -95,6 +98,21 @@ def test_the_page_is_for_this_machine_alone_unless_it_is_told_otherwise(monkeypa
     assert (launched["server_name"], launched["share"]) == ("0.0.0.0", False)  # noqa: S104
 
 
+def test_pictures_of_a_page_that_is_open_go_when_the_process_ends(tmp_path, monkeypatch):
+    at_the_end = []
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.delenv("GRADIO_TEMP_DIR", raising=False)
+    monkeypatch.setattr(module.atexit, "register", lambda *call, **how: at_the_end.append(partial(*call, **how)))
+    build([RednessJudge()])
+    (room,) = tmp_path.iterdir()
+    assert room in Path(os.environ.pop("GRADIO_TEMP_DIR")).parents
+    (room / "judged-1").mkdir()
+    (room / "judged-1" / "patient.jpg").touch()
+    for call in at_the_end:
+        call()
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.fixture
 def page(tmp_path, monkeypatch):
     """A page in a browser, and the addresses that it asked for."""
@@ -146,11 +164,11 @@ def test_a_picture_is_dropped_a_heat_map_appears_and_the_slider_moves_labels(pag
         page.click("#csv")
     table = pd.read_csv(download.value.path())
     assert table.label.tolist()[:3] == ["abnormal", "normal", "normal"]
-    assert len(list(tmp_path.glob("anomalib-memd-*/scores.csv"))) == 1
+    assert len(list(tmp_path.glob("anomalib-memd-*/judged-*/scores.csv"))) == 1
     page.click("#modality label:has-text('nbi')")
     page.wait_for_function("document.querySelector('#problems').innerText.includes('looks like WLI')")
     page.wait_for_function("document.querySelector('#gallery-0').innerText.includes('NBI red.png')")
-    assert len(list(tmp_path.glob("anomalib-memd-*/scores.csv"))) == 1  # What was judged before is gone.
+    assert len(list(tmp_path.glob("anomalib-memd-*/judged-*/scores.csv"))) == 1  # What was judged before is gone.
     page.click("#zip")
     page.wait_for_selector("#archive a[download]", timeout=30_000)
     assert all(url.startswith(("http://127.0.0.1", "blob:", "data:")) for url in page.asked)
@@ -159,7 +177,7 @@ def test_a_picture_is_dropped_a_heat_map_appears_and_the_slider_moves_labels(pag
     assert len(held) > 6
     page.close()
     patience = time.monotonic() + 60
-    while any(path.exists() for path in held) or list(tmp_path.glob("anomalib-memd-*/*.jpg")):
+    while any(path.exists() for path in held) or list(tmp_path.glob("anomalib-memd-*/judged-*/*.jpg")):
         assert time.monotonic() < patience, [path for path in held if path.exists()]
         time.sleep(0.2)
 
