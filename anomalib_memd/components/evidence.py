@@ -7,6 +7,9 @@ from torch import nn
 
 from .statistics import ChannelStandardization
 
+ENOUGH = 8
+"""From how many labelled normal images on these tell the scale of evidence."""
+
 
 class WeighedEvidence(nn.Module):
     """Log odds of an image from a few pieces of evidence, each in its own deviations among normal images.
@@ -37,7 +40,9 @@ class WeighedEvidence(nn.Module):
     def fit_weights(self, evidence: torch.Tensor, abnormal: torch.Tensor, prior: float) -> None:
         """Let labelled images decide what each piece weighs: logistic regression, drawn toward equal weights.
 
-        Nothing changes unless there are images of either kind.
+        If enough of them are normal, they tell the scale as well. Nothing was fitted to them, and they are no
+        neighbours of frames of the same video, as training images often are. Nothing changes unless there are images
+        of either kind.
 
         Args:
             evidence: Of normal and abnormal images, ``(N, pieces)``.
@@ -46,6 +51,8 @@ class WeighedEvidence(nn.Module):
         """
         if not 0 < int(abnormal.sum()) < len(abnormal):
             return
+        if int((~abnormal).sum()) >= ENOUGH:
+            self.calibrate(evidence[~abnormal])
         scaled = self.standardize(evidence).cpu().double().numpy()
         sign = 2.0 * abnormal.cpu().numpy() - 1
 

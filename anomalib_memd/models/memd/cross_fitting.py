@@ -47,7 +47,7 @@ def cross_fit(model: Any, given: FeatureSet, false_positive_rate: float) -> pd.D
         Threshold of the raw score before and after, one row a detector.
     """
     cache, rows = given.cache, given.rows
-    folds = torch.arange(len(rows)) % (FOLDS if len(rows) < FEW else FOLDS_OF_MANY)
+    folds = _folds(len(rows), FOLDS if len(rows) < FEW else FOLDS_OF_MANY)
     solutions, unseen = _solve_by_folds(model, given, folds)
     judged: dict[Branch, list[tuple[torch.Tensor, torch.Tensor]]] = {branch: [] for branch in Branch}
     drawn: dict[Branch, list[tuple[torch.Tensor, torch.Tensor]]] = {branch: [] for branch in Branch}
@@ -97,6 +97,11 @@ def cross_fit_without_labels(model: Any) -> None:
     rate = model.options.head.false_positive_rate
     cross_fit(model, given, rate)
     rank_zero_info(f"Thresholds were set by normal images alone: {rate:.0%} of them are called abnormal.")
+
+
+def _folds(count: int, parts: int) -> torch.Tensor:
+    """Number of the part of each image. Parts are in one piece, as frames of a video that adjoin look alike."""
+    return torch.arange(count) * parts // count
 
 
 def _solve(model: Any, given: FeatureSet) -> None:

@@ -6,8 +6,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
 
-from anomalib_memd.components.evidence import WeighedEvidence
+from anomalib_memd.components.evidence import ENOUGH, WeighedEvidence
 
 
 def labelled(useful, count=200, seed=0):
@@ -25,11 +26,12 @@ def test_evidence_is_on_the_scale_of_normal_images():
     torch.testing.assert_close(evidence(normal), expected)
 
 
-def test_weights_are_those_of_logistic_regression():
+def test_weights_are_those_of_logistic_regression_in_units_of_labelled_normal_images():
     values, abnormal = labelled([1.0, 0.3, 0.6])
     evidence = WeighedEvidence(3)
     evidence.fit_weights(values, abnormal, prior=0.0)
-    reference = LogisticRegression(C=1e6).fit(values.numpy(), abnormal.numpy())
+    scaled = StandardScaler().fit(values[~abnormal].numpy()).transform(values.numpy())
+    reference = LogisticRegression(C=1e6).fit(scaled, abnormal.numpy())
     np.testing.assert_allclose(evidence.weight.numpy(), reference.coef_[0], rtol=0.02)
     np.testing.assert_allclose(evidence.bias.numpy(), reference.intercept_[0], rtol=0.02)
 
@@ -49,6 +51,26 @@ def test_no_evidence_counts_against_what_it_speaks_for(seed, prior):
     evidence = WeighedEvidence(2)
     evidence.fit_weights(values, abnormal, prior)
     assert (evidence.weight >= 0).all()
+
+
+@given(st.lists(st.floats(0.01, 100), min_size=3, max_size=3), st.lists(st.floats(-10, 10), min_size=3, max_size=3))
+def test_what_evidence_weighs_does_not_depend_on_its_unit_or_on_what_it_is_for_training_images(units, offsets):
+    values, abnormal = labelled([1.0, 0.3, 0.6])
+    changed = values * torch.tensor(units) + torch.tensor(offsets)
+    plain, other = WeighedEvidence(3), WeighedEvidence(3)
+    other.calibrate(10 * torch.randn(20, 3))
+    plain.fit_weights(values, abnormal, prior=1.0)
+    other.fit_weights(changed, abnormal, prior=1.0)
+    torch.testing.assert_close(other(changed), plain(values), atol=1e-2, rtol=1e-2)
+
+
+def test_few_normal_images_leave_the_scale_as_training_images_have_it():
+    values, abnormal = labelled([1.0, 1.0], count=2 * ENOUGH - 2)
+    evidence = WeighedEvidence(2)
+    evidence.calibrate(torch.randn(50, 2))
+    before = evidence.standardize.std.clone()
+    evidence.fit_weights(values, abnormal, prior=1.0)
+    torch.testing.assert_close(evidence.standardize.std, before)
 
 
 @pytest.mark.parametrize("label", [False, True])
