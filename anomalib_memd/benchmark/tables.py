@@ -104,10 +104,11 @@ def class_metrics(scores: pd.DataFrame) -> pd.DataFrame:
     Returns:
         Columns ``dataset, tested_on, split, method, detector, seed, class, auroc, ap``.
     """
-    parts = [
-        image_metrics(scores[(scores.label == 0) | (scores["class"] == name)]).assign(**{"class": name})
-        for name in scores[scores.label == 1]["class"].unique()
-    ]
+    parts, tests = [], pd.MultiIndex.from_frame(scores[["tested_on", "split"]])
+    for name in scores[scores.label == 1]["class"].unique():
+        abnormal = scores["class"] == name
+        tested = tests.isin(tests[abnormal])  # Others have no image of it.
+        parts.append(image_metrics(scores[tested & ((scores.label == 0) | abnormal)]).assign(**{"class": name}))
     return pd.concat(parts, ignore_index=True)
 
 

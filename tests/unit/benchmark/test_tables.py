@@ -80,6 +80,19 @@ def test_a_class_is_measured_against_all_normal_images(output):
     assert set(table.index.get_level_values("class")) == {"polyp", "ulcer"}
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_class_has_no_figure_on_data_sets_without_images_of_it(output):
+    scores = tables.load_scores(output)
+    bleeding = scores[scores["class"] != "ulcer"].assign(tested_on="bowel").replace({"class": {"polyp": "bleeding"}})
+    table = tables.class_metrics(pd.concat([scores, bleeding]))
+    assert not table.auroc.isna().any()
+    assert set(zip(table.tested_on, table["class"], strict=True)) == {
+        ("colon", "polyp"),
+        ("colon", "ulcer"),
+        ("bowel", "bleeding"),
+    }
+
+
 def slow_bootstrap(metric, labels, scores, draws, seed):
     """The same draws, image by image, through scikit-learn's weights."""
     random = np.random.default_rng(seed)
