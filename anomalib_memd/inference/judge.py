@@ -7,7 +7,6 @@ from typing import Literal, NamedTuple, Protocol
 import numpy as np
 import torch
 
-from anomalib_memd.components.backbones import fast_precision
 from anomalib_memd.data.colours import plain_modality
 from anomalib_memd.deployment.detector import DeployedDetector
 from anomalib_memd.deployment.metadata import Metadata, ModelFileError, read_metadata, read_pickled
@@ -129,8 +128,7 @@ class _TorchJudge:
         """Judge frames."""
         for image, modality in frames:
             batch = torch.from_numpy(image).to(self._device).permute(2, 0, 1)[None].float() / 255
-            with fast_precision(self._device):
-                found = self._students[modality](batch)
+            found = self._students[modality](batch)
             fields = found if isinstance(found, dict) else found._asdict()
             names = ("pred_score", "pred_label", "anomaly_map", "pred_mask")
             score, label, anomaly_map, mask = (fields[name].float().cpu() for name in names)
