@@ -7,8 +7,8 @@ from torch import nn
 
 from .statistics import ChannelStandardization
 
-ENOUGH = 8
-"""From how many labelled normal images on these tell the scale of evidence."""
+ENOUGH = 30
+"""From how many labelled normal images on these tell the scale of evidence; that of fewer is too uncertain."""
 
 
 class WeighedEvidence(nn.Module):
@@ -40,9 +40,8 @@ class WeighedEvidence(nn.Module):
     def fit_weights(self, evidence: torch.Tensor, abnormal: torch.Tensor, prior: float) -> None:
         """Let labelled images decide what each piece weighs: logistic regression, drawn toward equal weights.
 
-        If enough of them are normal, they tell the scale as well. Nothing was fitted to them, and they are no
-        neighbours of frames of the same video, as training images often are. Nothing changes unless there are images
-        of either kind.
+        If enough of them are normal, they tell the scale as well: nothing was fitted to them, and no other frame of
+        their videos was trained on. Nothing changes unless there are images of either kind.
 
         Args:
             evidence: Of normal and abnormal images, ``(N, pieces)``.
