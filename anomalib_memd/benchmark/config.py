@@ -14,6 +14,8 @@ from anomalib_memd.modality import Modality
 ACCELERATORS = ("cpu", "cuda")
 FOLDERS = ("root", "nbi_root", "unpaired_nbi_root")
 """Arguments of a datamodule that are folders."""
+PRECISIONS = ("32-true", "bf16-mixed")
+"""What a method can be trained in, as Lightning names it."""
 
 
 class BenchmarkConfigError(ValueError):
@@ -35,6 +37,7 @@ class Method:
             longer falls, or when its time is over.
         max_epochs: Number of epochs, for a model that does not set them itself.
         max_time: Wall-clock limit of the training, if other than that of the benchmark.
+        precision: One of :data:`PRECISIONS`. It is trained so; its held-back loss and its scores have 32 bits.
         weights: A timm model whose weights its backbone takes, for a model that knows architectures but no weights.
         teacher_of: Name of a paired method whose teacher is taken, of the same data set and seed.
         cross: Whether it is tested on the other data sets too, where the benchmark does that.
@@ -53,6 +56,7 @@ class Method:
     learns: bool = False
     max_epochs: int | None = None
     max_time: float | str | None = None
+    precision: str = PRECISIONS[0]
     weights: str | None = None
     teacher_of: str | None = None
     cross: bool = True
@@ -223,6 +227,9 @@ def _check_methods(config: BenchmarkConfig, path: Path, known: AbstractSet[str])
         before.add(method.name)
         if method.modality is not None and method.modality not in set(Modality):
             msg = f"{path}: {method.name} has modality {method.modality}; it can be wli or nbi."
+            raise BenchmarkConfigError(msg)
+        if method.precision not in PRECISIONS:
+            msg = f"{path}: {method.name} has precision {method.precision!r}; it can be {' or '.join(PRECISIONS)}."
             raise BenchmarkConfigError(msg)
         unknown = set(method.datasets or ()) - known
         if unknown:

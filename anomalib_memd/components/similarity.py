@@ -1,4 +1,7 @@
-"""How far maps of features or pixels are from their reconstructions."""
+"""How far maps of features or pixels are from their reconstructions.
+
+Cosines are computed in 32 bits, whatever precision the maps have: in 16 bits one minus a cosine has two digits.
+"""
 
 from collections.abc import Sequence
 
@@ -11,7 +14,7 @@ from torch.nn import functional as F  # noqa: N812
 
 def cosine_distance(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
     """One minus the cosine between the channels of two maps ``(B, C, h, w)``, at each location: ``(B, 1, h, w)``."""
-    return 1 - F.cosine_similarity(first, second, dim=1).unsqueeze(1)
+    return 1 - F.cosine_similarity(first.float(), second.float(), dim=1).unsqueeze(1)
 
 
 def flattened_cosine_distance(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
@@ -21,7 +24,7 @@ def flattened_cosine_distance(first: torch.Tensor, second: torch.Tensor) -> torc
         Guo et al., "ReContrast: Domain-Specific Anomaly Detection via Contrastive Reconstruction", NeurIPS 2023,
         equation 3, where it is called global cosine distance.
     """
-    return 1 - F.cosine_similarity(first.flatten(1), second.flatten(1), dim=1)
+    return 1 - F.cosine_similarity(first.flatten(1).float(), second.flatten(1).float(), dim=1)
 
 
 def structural_distance(first: torch.Tensor, second: torch.Tensor, window: int, span: float = 1.0) -> torch.Tensor:

@@ -344,6 +344,7 @@ CONFIGS = {
     "a time of words": (config(max_time=[1]), "max_time"),
     "a negative time": (config(max_time=-5), "max_time"),
     "another processor": (config(accelerator="abacus"), "accelerator"),
+    "eight bits": (method(precision="int8"), "it can be 32-true or bf16-mixed"),
     "arguments in a list": (method(init_args=["a"]), "init_args"),
 }  # fmt: skip
 

@@ -13,6 +13,7 @@ from anomalib_memd.benchmark.config import Method
 from anomalib_memd.benchmark.job import BenchmarkJob
 from anomalib_memd.benchmark.task import Task, run_folder
 from anomalib_memd.components.backbones import build_backbone
+from anomalib_memd.models.autoencoder.kinds import AutoEncoderModel
 
 
 def task(seed=0, **options):
@@ -68,6 +69,35 @@ def test_a_model_that_knows_architectures_takes_weights(monkeypatch):
     model = BenchmarkJob(own)._model()
     assert asked == [("resnet18.some_in1k", ["layer1", "layer2", "layer3"])]
     assert torch.equal(model.model.encoder.feature_extractor.conv1.weight, source.feature_extractor.conv1.weight)
+
+
+def test_a_method_is_trained_in_its_precision_and_tested_in_32_bits(monkeypatch, tmp_path):
+    seen = {"loss": [], "forward": []}
+
+    def noting(name):
+        original = getattr(AutoEncoderModel, name)
+
+        def noted(model, images):
+            seen[name].append((torch.is_grad_enabled(), torch.is_autocast_enabled("cpu")))
+            weight = model.network.encoder[0].weight
+            assert weight.is_contiguous(memory_format=torch.channels_last)
+            return original(model, images)
+
+        monkeypatch.setattr(AutoEncoderModel, name, noted)
+
+    noting("loss")
+    noting("forward")
+    arguments = {"image_size": (32, 32), "steps": 2}
+    method = Method("AE", "AutoEncoder", init_args=arguments, learns=True, precision="bf16-mixed")
+    sizes = {"train": 8, "val": 4, "test": 4, "image_size": 64, "num_workers": 0}
+    data = {"set": {"class_path": "Phantom", "init_args": {"root": str(tmp_path / "data"), **sizes}}}
+    (tmp_path / "work").mkdir()
+    BenchmarkJob(Task(method, "set", data, "wli", 0, tmp_path, latency=False))._run(tmp_path / "work", None)
+    # Gradients in 16 bits; the held-back loss, which has none, and the scores in 32.
+    assert set(seen["loss"]) == {(True, True), (False, False)}
+    assert set(seen["forward"]) == {(False, False)}
+    facts = json.loads((tmp_path / "work/results/result.json").read_text())
+    assert facts["precision"] == "bf16-mixed"
 
 
 def test_a_translator_is_built_from_its_class(tmp_path):

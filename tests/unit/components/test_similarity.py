@@ -31,6 +31,15 @@ def test_cosines_are_those_of_each_location_and_of_whole_maps():
         assert float(flattened_cosine_distance(first, second)[image]) == pytest.approx(whole, abs=1e-5)
 
 
+@pytest.mark.parametrize("distance", [cosine_distance, flattened_cosine_distance])
+def test_cosines_of_maps_in_16_bits_have_32(distance):
+    first = torch.randn(2, 64, 3, 4).bfloat16()
+    second = (first + 0.1 * torch.randn(2, 64, 3, 4)).bfloat16()
+    found = distance(first, second)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, distance(first.double(), second.double()).float(), rtol=1e-3, atol=1e-6)
+
+
 def test_structural_similarity_is_that_of_scikit_image():
     first, second = torch.rand(1, 2, 40, 44), torch.rand(1, 2, 40, 44)
     second = (first + 0.3 * second) / 1.3
