@@ -68,7 +68,7 @@ def adapt(
         for module in model.model.modules():
             if isinstance(module, WeighedEvidence):
                 module.move_half_way_to_equal()
-        given = FeatureSet(cache, torch.arange(len(cache.features)), model.device)
+        given = FeatureSet(cache, cache.rows(0), model.device)
         thresholds = cross_fit(model, given, false_positive_rate)
     finally:
         cache.close()

@@ -127,7 +127,7 @@ def _self_test() -> Finding:
         model = MEMD(backbone="resnet18", backbone_weights="random", image_size=(64, 64), visualizer=False).eval()
         images = torch.stack([item.image.as_subclass(torch.Tensor) for item in data.test_data])
         with torch.inference_mode():
-            features = model.model.embedding(model.pre_processor.transform(images))
+            features = model.model.embedding(model.pre_processor.transform(images)).map
         if not bool(torch.isfinite(features).all()):
             msg = "its features are not finite"
             raise RuntimeError(msg)

@@ -1,7 +1,8 @@
-"""The feature map that every branch of MEMD looks at."""
+"""What every branch of MEMD looks at: features of an image, and of the same image at half its size."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 from anomalib.models.components import TimmFeatureExtractor
@@ -10,8 +11,38 @@ from torch.nn import functional as F  # noqa: N812
 
 from anomalib_memd.modality import Modality
 
-Features = Mapping[Modality, torch.Tensor]
-"""Backbone features ``(B, C, H, W)`` of each modality."""
+from .statistics import global_statistics
+
+
+class ImageFeatures(NamedTuple):
+    """Backbone features of images."""
+
+    map: torch.Tensor
+    """Of each location, ``(B, C, h, w)``."""
+    overview: torch.Tensor | None = None
+    """Deviation of each channel over the locations of the image at half its size, ``(B, C)``, where that is asked for.
+
+    There a lesion fills more of what a location sees."""
+
+    @property
+    def statistics(self) -> torch.Tensor:
+        """Deviations of all channels, ``(B, S * C)``: at full size, and at half of it where that is asked for."""
+        own = global_statistics(self.map)
+        return own if self.overview is None else torch.cat([own, self.overview.float()], dim=1)
+
+    def of(self, function: Callable[[torch.Tensor], torch.Tensor]) -> "ImageFeatures":
+        """What a function makes of each of both."""
+        return ImageFeatures(*(None if part is None else function(part) for part in self))
+
+    @classmethod
+    def joined(cls, batches: Iterable["ImageFeatures"]) -> "ImageFeatures":
+        """Several batches as one."""
+        maps, overviews = zip(*batches, strict=True)
+        return cls(torch.cat(maps), None if overviews[0] is None else torch.cat(overviews))
+
+
+Features = Mapping[Modality, ImageFeatures]
+"""Backbone features of each modality."""
 
 
 class FeatureEmbedding(nn.Module):
@@ -22,29 +53,38 @@ class FeatureEmbedding(nn.Module):
 
     Args:
         backbone: Feature extractor of the images.
+        overview: Whether to look at each image at half its size too.
         smoothing: Side of the square over which features are averaged, in cells of their own layer.
 
     Source:
         Roth et al., "Towards Total Recall in Industrial Anomaly Detection", CVPR 2022, section 3.1.
     """
 
-    def __init__(self, backbone: TimmFeatureExtractor, smoothing: int = 3) -> None:
+    def __init__(self, backbone: TimmFeatureExtractor, overview: bool = False, smoothing: int = 3) -> None:
         super().__init__()
+        self.overview = overview
         # The order in which processors convolve fastest.
         self.backbone = backbone.to(memory_format=torch.channels_last)
         self.pool = nn.AvgPool2d(smoothing, stride=1, padding=smoothing // 2)
         self.channels: int = sum(backbone.out_dims)
 
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
+    def forward(self, image: torch.Tensor) -> ImageFeatures:
         """Embed images.
 
         Args:
             image: Normalised images of shape ``(B, 3, H, W)``.
 
         Returns:
-            Features of shape ``(B, C, h, w)``, where ``C`` sums the channels of all layers and ``h x w`` is
-            the grid of the deepest one.
+            Features, where ``C`` sums the channels of all layers and ``h x w`` is the grid of the deepest one.
         """
+        if not self.overview:
+            return ImageFeatures(self.map(image))
+        # Between pixels: the mean of two by two.
+        half = F.interpolate(image, [side // 2 for side in image.shape[-2:]], mode="bilinear", align_corners=False)
+        return ImageFeatures(self.map(image), global_statistics(self.map(half)))
+
+    def map(self, image: torch.Tensor) -> torch.Tensor:
+        """Features ``(B, C, h, w)`` of images at their own size."""
         return self.merge(self.backbone(image.contiguous(memory_format=torch.channels_last)))
 
     def merge(self, features: Mapping[str | int, torch.Tensor]) -> torch.Tensor:
@@ -56,8 +96,8 @@ class FeatureEmbedding(nn.Module):
         return torch.cat([F.interpolate(m, grid, mode="area") if m.shape[-2:] != grid else m for m in maps], dim=1)
 
     def digest(self) -> str:
-        """Digest of all that features depend on besides the image: weights, layers and smoothing."""
-        digest = hashlib.sha256(f"{self.backbone.layers} {self.pool}".encode())
+        """Digest of all that features depend on besides the image: weights, layers, smoothing and sizes."""
+        digest = hashlib.sha256(f"{self.backbone.layers} {self.pool} {self.overview}".encode())
         for name, value in self.backbone.state_dict().items():
             digest.update(name.encode())
             digest.update(value.detach().cpu().contiguous().numpy().tobytes())

@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext, suppress
 from pathlib import Path
+from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
@@ -21,6 +22,7 @@ from anomalib_memd.modality import Modality
 from anomalib_memd.progress import track
 
 from .backbones import computes_in_bfloat16, fast_precision, pieces
+from .embedding import ImageFeatures
 from .negatives import NegativePool
 
 _DTYPE = torch.bfloat16
@@ -29,12 +31,12 @@ _DTYPE = torch.bfloat16
 class FeatureCache:
     """Backbone features of training pairs and of their negatives, in one memory-mapped file.
 
-    A row holds the pair and its negatives, ``(1 + negatives, 2, C, H, W)`` in bfloat16, followed by the
-    fractions of each location that the negatives changed, ``(negatives, 2, H, W)``. Several processes fill
-    the same file, each its own rows, and all of them read all of it.
+    All rows are in bfloat16. They hold the pair and its negatives, ``(1 + negatives, 2, C, H, W)``, their overviews
+    ``(1 + negatives, 2, C)`` if there are such, and the fractions of each location that the negatives changed,
+    ``(negatives, 2, H, W)``. Several processes fill the same file, each its own rows, and all of them read all of it.
 
     Args:
-        embed: Takes normalised images ``(B, 3, H, W)`` to features ``(B, C, h, w)``.
+        embed: Takes normalised images ``(B, 3, H, W)`` to their features.
         pools: One pool of negatives for each training dataset.
         key: What else the features depend on, such as weights and layers.
         directory: Folder in which the file is kept for later runs; ``None`` makes a temporary one.
@@ -54,7 +56,7 @@ class FeatureCache:
         self._directory = directory
         self._digest = self._fingerprint(key)
         self._rows = {path: row for row, path in enumerate(p for pool in pools for p in pool.dataset.item_paths())}
-        self.features: torch.Tensor
+        self.features: ImageFeatures
         self.masks: torch.Tensor
         self._path: Path
 
@@ -98,11 +100,12 @@ class FeatureCache:
         """
         images, _ = self.pools[0][0]
         with torch.inference_mode(), fast_precision(device):
-            shape = tuple(self.embed(images[0].to(device)).shape[1:])
+            example: ImageFeatures = self.embed(images[0].to(device))
         rows = len(self._rows)
-        feature_shape = (rows, 1 + self.negatives, 2, *shape)
-        mask_shape = (rows, self.negatives, 2, *shape[-2:])
-        size = _elements(feature_shape) + _elements(mask_shape)
+        shape = example.map.shape[1:]
+        shapes = [(rows, 1 + self.negatives, 2, *part.shape[1:]) for part in example if part is not None]
+        shapes.append((rows, self.negatives, 2, *shape[-2:]))
+        size = sum(_elements(shape) for shape in shapes)
         folder = self._directory or Path(broadcast(tempfile.mkdtemp(prefix="anomalib-memd-") if rank == 0 else ""))
         folder.mkdir(parents=True, exist_ok=True)
         self._path = folder / f"{self._digest[:32]}.features"
@@ -122,7 +125,7 @@ class FeatureCache:
                         # All processes have a temporary file open, and the system keeps it until they end: nothing
                         # stays if they are killed.
                         self._remove_temporary()
-                    self._compute(*_unpack(data, feature_shape, mask_shape), device, num_workers, rank, world_size)
+                    self._compute(*_unpack(data, shapes), device, num_workers, rank, world_size)
                     if not self._temporary:
                         data = None  # Not every system renames what is open.
                         barrier()
@@ -135,7 +138,7 @@ class FeatureCache:
             barrier()
             if data is None:
                 data = torch.from_file(str(self._path), shared=True, size=size, dtype=_DTYPE)
-        self.features, self.masks = _unpack(data, feature_shape, mask_shape)
+        self.features, self.masks = _unpack(data, shapes)
 
     def _make_room(self, path: Path, rows: int, needed: int) -> None:
         """Make a file of a size; where a disk is full, writing into memory that is mapped would end the process."""
@@ -161,25 +164,26 @@ class FeatureCache:
     @torch.inference_mode()
     def _compute(
         self,
-        features: torch.Tensor,
+        features: ImageFeatures,
         masks: torch.Tensor,
         device: torch.device,
         num_workers: int,
         rank: int,
         world_size: int,
     ) -> None:
-        mine = list(range(rank, len(features), world_size))
+        mine = list(range(rank, len(masks), world_size))
         loader: DataLoader = DataLoader(Subset(ConcatDataset(self.pools), mine), batch_size=4, num_workers=num_workers)
         place = iter(mine)
         for images, changed in track(loader, "Features of the backbone", hidden=rank > 0):
             with fast_precision(device):
-                embedded = torch.cat([self.embed(part) for part in pieces(images.flatten(0, 2).to(device))])
-            embedded = embedded.unflatten(0, images.shape[:3]).to("cpu", _DTYPE)
-            for pool, mask in zip(embedded, shrink(changed, embedded.shape[-2:]), strict=True):
-                row = next(place)
-                features[row], masks[row] = pool, mask
+                batches = [self.embed(part) for part in pieces(images.flatten(0, 2).to(device))]
+            rows = [next(place) for _ in images]
+            masks[rows] = shrink(changed, masks.shape[-2:]).to(_DTYPE)
+            for kept, found in zip(features, ImageFeatures.joined(batches), strict=True):
+                if kept is not None:
+                    kept[rows] = found.unflatten(0, images.shape[:3]).to("cpu", _DTYPE)
 
-    def draw(self, paths: Sequence[str], device: torch.device) -> tuple[dict[Modality, torch.Tensor], ...]:
+    def draw(self, paths: Sequence[str], device: torch.device) -> tuple[dict[Modality, Any], ...]:
         """Look up a batch, with one negative of each pair drawn by torch's generator.
 
         Args:
@@ -205,7 +209,7 @@ class FeatureCache:
 
     def normals(
         self, rows: torch.Tensor, device: torch.device, size: int = 32
-    ) -> Iterator[dict[Modality, torch.Tensor]]:
+    ) -> Iterator[dict[Modality, ImageFeatures]]:
         """Go through the normal images of some rows.
 
         Args:
@@ -214,14 +218,14 @@ class FeatureCache:
             size: Number of items a batch.
 
         Yields:
-            Features of each modality, ``(B, C, H, W)``, in the type that ``device`` computes in.
+            Features of each modality, in the type that ``device`` computes in.
         """
         for part in rows.split(size):
-            yield self._by_modality(self.features[part, 0], device)
+            yield self._features(part, torch.zeros_like(part), device)
 
     def sweep(
         self, rows: torch.Tensor, device: torch.device, size: int = 32
-    ) -> Iterator[tuple[dict[Modality, torch.Tensor], ...]]:
+    ) -> Iterator[tuple[dict[Modality, Any], ...]]:
         """Go through some rows, once with each negative; see :meth:`draw` for what is yielded.
 
         Args:
@@ -238,18 +242,20 @@ class FeatureCache:
         rows: torch.Tensor,
         numbers: torch.Tensor,
         device: torch.device,
-    ) -> tuple[dict[Modality, torch.Tensor], ...]:
-        normal = self.features[rows, 0]
-        if self.negatives:
-            abnormal, masks = self.features[rows, 1 + numbers], self.masks[rows, numbers]
-        else:
-            abnormal, masks = normal, torch.zeros_like(normal[:, :, 0])
-        return tuple(self._by_modality(part, device) for part in (normal, abnormal, masks))
+    ) -> tuple[dict[Modality, Any], ...]:
+        normal = self._features(rows, torch.zeros_like(rows), device)
+        if not self.negatives:
+            return normal, normal, {m: torch.zeros_like(x.map[:, 0]) for m, x in normal.items()}
+        masks = self.masks[rows, numbers].to(device, _dtype(device))
+        return normal, self._features(rows, 1 + numbers, device), dict(zip(Modality, masks.unbind(1), strict=True))
 
-    @staticmethod
-    def _by_modality(pairs: torch.Tensor, device: torch.device) -> dict[Modality, torch.Tensor]:
-        dtype = _DTYPE if computes_in_bfloat16(device) else torch.float32
-        return {modality: pairs[:, i].to(device, dtype) for i, modality in enumerate(Modality)}
+    def _features(
+        self, rows: torch.Tensor, numbers: torch.Tensor, device: torch.device
+    ) -> dict[Modality, ImageFeatures]:
+        def of(part: int) -> ImageFeatures:
+            return self.features.of(lambda kept: kept[rows, numbers, part].to(device, _dtype(device)))
+
+        return {modality: of(part) for part, modality in enumerate(Modality)}
 
     def close(self) -> None:
         """Let go of the file."""
@@ -281,8 +287,11 @@ def _elements(shape: tuple[int, ...]) -> int:
     return int(torch.Size(shape).numel())
 
 
-def _unpack(
-    data: torch.Tensor, feature_shape: tuple[int, ...], mask_shape: tuple[int, ...]
-) -> tuple[torch.Tensor, torch.Tensor]:
-    features, masks = data.split([_elements(feature_shape), _elements(mask_shape)])
-    return features.view(feature_shape), masks.view(mask_shape)
+def _dtype(device: torch.device) -> torch.dtype:
+    return _DTYPE if computes_in_bfloat16(device) else torch.float32
+
+
+def _unpack(data: torch.Tensor, shapes: Sequence[tuple[int, ...]]) -> tuple[ImageFeatures, torch.Tensor]:
+    parts = zip(data.split([_elements(shape) for shape in shapes]), shapes, strict=True)
+    *features, masks = (part.view(shape) for part, shape in parts)
+    return ImageFeatures(*features), masks

@@ -16,7 +16,7 @@ from .discriminant import (
     whitened,
     whitened_among_samples,
 )
-from .embedding import Features
+from .embedding import Features, ImageFeatures
 from .evidence import WeighedEvidence
 from .statistics import FeatureStatistics
 
@@ -28,23 +28,23 @@ class LinearHead(Protocol):
     image_distances: nn.ModuleList
     evidence: WeighedEvidence
 
-    def weigh(self, evidence: Sequence[torch.Tensor]) -> torch.Tensor:
-        """Global statistics ``(B, N)`` of the evidence, in which the log odds of the image are linear."""
+    def weigh(self, evidence: Sequence[ImageFeatures]) -> torch.Tensor:
+        """Statistics ``(B, S, P * C)`` of the evidence at each size, in which log odds of the image are linear."""
 
-    def discriminate(self, evidence: Sequence[torch.Tensor]) -> torch.Tensor:
+    def discriminate(self, evidence: Sequence[ImageFeatures]) -> torch.Tensor:
         """Log odds of locations, ``(B, 1, H, W)``."""
 
-    def margin(self, weighed: torch.Tensor) -> torch.Tensor:
-        """Log odds of the image, ``(B,)``."""
+    def margins(self, weighed: torch.Tensor) -> torch.Tensor:
+        """Log odds of the image at each size, ``(B, S)``."""
 
-    def image_evidence(self, evidence: Sequence[torch.Tensor], among: bool = False) -> torch.Tensor:
+    def image_evidence(self, evidence: Sequence[ImageFeatures], among: bool = False) -> torch.Tensor:
         """What speaks for an abnormal image, ``(B, N)``; ``among`` tells that the head was fitted to these."""
 
     def set_location_discriminant(self, solution: Discriminant) -> None:
         """Take over what log odds of locations are."""
 
-    def set_image_discriminant(self, solution: Discriminant) -> None:
-        """Take over what log odds of the image are."""
+    def set_image_discriminants(self, solutions: Sequence[Discriminant]) -> None:
+        """Take over what log odds of the image are, at each size."""
 
 
 @torch.no_grad()
@@ -52,7 +52,7 @@ def solve_by_negatives(
     head: LinearHead,
     modalities: Sequence[Modality],
     normals: Iterable[Features],
-    negatives: Iterable[tuple[Features, Features, Features]],
+    negatives: Iterable[tuple[Features, Features, Mapping[Modality, torch.Tensor]]],
     statistics: Mapping[Modality, FeatureStatistics],
     shrinkage: float,
     ridge: float,
@@ -66,9 +66,8 @@ def solve_by_negatives(
         head: The teacher, or a student that learns by itself; its statistics are in place.
         modalities: What it looks at.
         normals: Batches of features of all normal pairs.
-        negatives: Batches of features of normal pairs, of negatives made of them, each ``(B, C, H, W)``, and
-            of the abnormal fraction of each location, ``(B, H, W)``: those above a half show what an abnormal
-            place is.
+        negatives: Batches of features of normal pairs, of negatives made of them, and of the abnormal fraction of each
+            location, ``(B, H, W)``: those above a half show what an abnormal place is.
         statistics: Of the normal features of each modality.
         shrinkage: See :func:`~.discriminant.location_discriminant`.
         ridge: See :func:`~.discriminant.image_discriminant`.
@@ -78,12 +77,12 @@ def solve_by_negatives(
     abnormal, images = torch.zeros_like(normal[0]), 0
     for before, after, masks in negatives:
         abnormal += head.weigh([after[modality] for modality in modalities]).sum(0)
-        images += len(after[modalities[0]])
+        images += len(after[modalities[0]].map)
         inside = torch.stack([masks[modality] > 0.5 for modality in modalities]).any(0).flatten(1)
         drawn = inside.any(1)
         within = inside[drawn, None].float()
         for modality in modalities:
-            difference = (after[modality][drawn].float() - before[modality][drawn].float()).flatten(2)
+            difference = (after[modality].map[drawn].float() - before[modality].map[drawn].float()).flatten(2)
             changes[modality].append((difference * within).sum(2) / within.sum(2))
     # The lesions of each image count the same, however large they are.
     lesions = [torch.cat(changes[modality]) for modality in modalities]
@@ -95,9 +94,12 @@ def solve_by_negatives(
     ]
     head.set_location_discriminant(_mean(locations))
     # The head sees statistics of unit length; the ridge is meant for statistics of unit deviation.
-    ridge, change_of_image = ridge / normal.shape[1], abnormal / images - normal.mean(0)
-    parts = zip(normal.chunk(len(modalities), 1), change_of_image.chunk(len(modalities)), strict=True)
-    head.set_image_discriminant(_mean([image_discriminant(*part, ridge) for part in parts]))
+    ridge, change_of_image = ridge / normal.shape[-1], abnormal / images - normal.mean(0)
+    solutions = []
+    for size, change in zip(normal.unbind(1), change_of_image, strict=True):
+        parts = zip(size.chunk(len(modalities), 1), change.chunk(len(modalities)), strict=True)
+        solutions.append(_mean([image_discriminant(*part, ridge) for part in parts]))
+    head.set_image_discriminants(solutions)
 
 
 @torch.no_grad()
@@ -139,7 +141,7 @@ def solve_students(
         solutions = dict.fromkeys(Modality, _Solution.mean(list(solutions.values())))
     for modality, solution in solutions.items():
         students[modality].set_location_discriminant(solution.location)
-        students[modality].set_image_discriminant(solution.image)
+        students[modality].set_image_discriminants(solution.images)
 
 
 @torch.no_grad()
@@ -169,9 +171,9 @@ def fit_distances(
         for head, modalities in heads:
             evidence = [features[modality] for modality in modalities]
             for distance, part in zip(head.location_distances, _measured(head, evidence), strict=True):
-                locations[distance].append(distance.distance(part).flatten())
+                locations[distance].append(distance.distance(part.map).flatten())
             for distance, part in zip(head.image_distances, evidence, strict=True):
-                images[distance].append(part.mean((-2, -1), dtype=torch.float32))
+                images[distance].append(part.map.mean((-2, -1), dtype=torch.float32))
     for distance, found in locations.items():
         distance.fit_scale(torch.cat(found))
     for distance, samples in images.items():
@@ -198,7 +200,8 @@ class _Solution(NamedTuple):
     """What a student predicts its teacher by."""
 
     location: Discriminant
-    image: Discriminant
+    images: list[Discriminant]
+    """At each size."""
 
     @classmethod
     def mean(cls, solutions: Sequence["_Solution"]) -> "_Solution":
@@ -208,7 +211,7 @@ class _Solution(NamedTuple):
             return Discriminant(*(torch.stack(part).mean(0) for part in zip(*parts, strict=True)))
 
         locations, images = zip(*solutions, strict=True)
-        return cls(middle(locations), middle(images))
+        return cls(middle(locations), [middle(size) for size in zip(*images, strict=True)])
 
 
 class _LinearDistillation:
@@ -227,32 +230,32 @@ class _LinearDistillation:
         self.statistics: list[torch.Tensor] = []
         self.targets: list[torch.Tensor] = []
 
-    def take_in_locations(self, features: torch.Tensor, given: Sequence[torch.Tensor]) -> None:
-        """Take in the student's features of some images ``(B, C, H, W)``, and those that the teacher is given."""
-        self.mean, self.product = self.mean.to(features.device), self.product.to(features.device)
+    def take_in_locations(self, features: ImageFeatures, given: Sequence[ImageFeatures]) -> None:
+        """Take in the student's features of some images, and those that the teacher is given."""
+        self.mean, self.product = self.mean.to(features.map.device), self.product.to(features.map.device)
         odds = self.teacher.discriminate(given).flatten(1)
         self.normal_images += len(odds)
-        centred = features.float().flatten(2) - self.mean[:, None]
+        centred = features.map.float().flatten(2) - self.mean[:, None]
         self.product += torch.einsum("bcl,bl->c", centred, odds)
         self.total += float(odds.sum())
         self.count += odds.numel()
 
-    def take_in_images(self, features: torch.Tensor, given: Sequence[torch.Tensor]) -> None:
+    def take_in_images(self, features: ImageFeatures, given: Sequence[ImageFeatures]) -> None:
         """The same for the level of images."""
         self.statistics.append(self.student.weigh([features]))
-        self.targets.append(self.teacher.margin(self.teacher.weigh(given)))
+        self.targets.append(self.teacher.margins(self.teacher.weigh(given)))
 
     def solve(self, covariance: torch.Tensor, shrinkage: float, ridge: float) -> _Solution:
         """The student's log odds of a location and of the image, in units of their deviation over normal ones."""
         covariance = covariance.to(self.product.device)
         weight = whitened(covariance, self.product / self.count, shrinkage)
         location = Discriminant(weight, self.total / self.count - weight @ self.mean)
-        statistics, targets = torch.cat(self.statistics), torch.cat(self.targets)
-        centred = statistics - statistics.mean(0)
-        weight = whitened_among_samples(centred, targets @ centred / len(targets), ridge / statistics.shape[1])
-        image = Discriminant(weight, targets.mean() - weight @ statistics.mean(0))
-        normal = statistics[: self.normal_images] @ weight
-        return _Solution(
-            location.scaled((location.weight @ covariance @ location.weight).sqrt()),
-            image.scaled(normal.std(correction=0)),
-        )
+        images = []
+        for statistics, targets in zip(
+            torch.cat(self.statistics).unbind(1), torch.cat(self.targets).unbind(1), strict=True
+        ):
+            centred = statistics - statistics.mean(0)
+            weight = whitened_among_samples(centred, targets @ centred / len(targets), ridge / statistics.shape[1])
+            image = Discriminant(weight, targets.mean() - weight @ statistics.mean(0))
+            images.append(image.scaled((statistics[: self.normal_images] @ weight).std(correction=0)))
+        return _Solution(location.scaled((location.weight @ covariance @ location.weight).sqrt()), images)

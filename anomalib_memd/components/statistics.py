@@ -1,10 +1,13 @@
 """Statistics of the normal training features, by which MEMD standardises."""
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import nn
+
+if TYPE_CHECKING:
+    from .embedding import ImageFeatures
 
 
 class FeatureStatistics(NamedTuple):
@@ -17,9 +20,9 @@ class FeatureStatistics(NamedTuple):
     covariance: torch.Tensor
     """Of the channels, over all locations, ``(C, C)``."""
     global_mean: torch.Tensor
-    """Of the global statistics, ``(C,)``."""
+    """Of the deviations in an image, ``(S * C,)``, see :attr:`.ImageFeatures.statistics`."""
     global_std: torch.Tensor
-    """Of the global statistics, ``(C,)``."""
+    """Likewise."""
 
 
 class ChannelStandardization(nn.Module):
@@ -133,11 +136,11 @@ def global_statistics(features: torch.Tensor) -> torch.Tensor:
     return variance.clamp_min(1e-12).sqrt()
 
 
-def feature_statistics(batches: Iterable[torch.Tensor]) -> FeatureStatistics:
+def feature_statistics(batches: Iterable["ImageFeatures"]) -> FeatureStatistics:
     """Compute the statistics of a set of images in one pass.
 
     Args:
-        batches: Features, each ``(B, C, H, W)``.
+        batches: Features of images.
 
     Returns:
         Statistics in float32.
@@ -145,8 +148,8 @@ def feature_statistics(batches: Iterable[torch.Tensor]) -> FeatureStatistics:
     sums = [torch.zeros((), dtype=torch.float64) for _ in range(4)]
     images, locations = 0, 0
     for batch in batches:
-        vectors, pooled = batch.movedim(1, -1).flatten(0, 2).float(), global_statistics(batch).cpu().double()
-        images += len(batch)
+        vectors, pooled = batch.map.movedim(1, -1).flatten(0, 2).float(), batch.statistics.cpu().double()
+        images += len(pooled)
         locations += len(vectors)
         parts = vectors.sum(0), vectors.T @ vectors, pooled.sum(0), pooled.square().sum(0)
         sums = [total + part.cpu().double() for total, part in zip(sums, parts, strict=True)]

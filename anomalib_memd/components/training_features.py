@@ -16,7 +16,7 @@ from anomalib_memd.data import DataModality, PairedImageBatch
 from anomalib_memd.modality import Modality
 
 from .backbones import fast_precision
-from .embedding import FeatureEmbedding
+from .embedding import FeatureEmbedding, ImageFeatures
 from .feature_cache import FeatureCache, shrink
 from .negatives import FeatureNoise, ImageSynthesis, NegativePool, pair_of, synthesise
 from .statistics import FeatureStatistics, feature_statistics
@@ -25,10 +25,10 @@ from .statistics import FeatureStatistics, feature_statistics
 class Sample(NamedTuple):
     """Training input of one step: features of normal images, and of one negative of each."""
 
-    normal: dict[Modality, torch.Tensor]
-    """Each ``(B, C, H, W)``."""
-    abnormal: dict[Modality, torch.Tensor]
-    """Each ``(B, C, H, W)``."""
+    normal: dict[Modality, ImageFeatures]
+    """Of normal images."""
+    abnormal: dict[Modality, ImageFeatures]
+    """Of negatives."""
     masks: dict[Modality, torch.Tensor]
     """Abnormal fraction of each location of the negatives in [0, 1], each ``(B, H, W)``."""
     registered: bool
@@ -57,7 +57,8 @@ class Sample(NamedTuple):
         shared = noise.blobs(self.masks[Modality.WLI].shape, self.masks[Modality.WLI].device)
         for modality, mask in self.masks.items():
             blobs = shared if self.registered else noise.blobs(mask.shape, mask.device)
-            abnormal[modality] = noise(self.abnormal[modality], blobs, scales[modality])
+            noisy = noise(self.abnormal[modality].map, blobs, scales[modality])
+            abnormal[modality] = self.abnormal[modality]._replace(map=noisy)
             masks[modality] = torch.maximum(mask, blobs.to(mask.dtype))
         return Sample(self.normal, abnormal, masks, self.registered)
 
@@ -71,10 +72,10 @@ class Sample(NamedTuple):
             scales: Likewise.
 
         Returns:
-            Features ``(2 B, C, H, W)`` and masks ``(2 B, H, W)`` of each modality, normal images first.
+            Maps ``(2 B, C, H, W)`` and masks ``(2 B, H, W)`` of each modality, normal images first.
         """
         _, abnormal, masks, _ = self.with_noise(noise, scales)
-        features = {m: torch.cat([self.normal[m], abnormal[m]]) for m in Modality}
+        features = {m: torch.cat([self.normal[m].map, abnormal[m].map]) for m in Modality}
         return features, {m: torch.cat([torch.zeros_like(masks[m]), masks[m]]) for m in Modality}
 
 
@@ -99,8 +100,8 @@ class FeatureSet:
         """Statistics of the normal images of each modality."""
         return {modality: feature_statistics(x[modality] for x in self.normals()) for modality in Modality}
 
-    def normals(self) -> Iterator[dict[Modality, torch.Tensor]]:
-        """Features of the normal images, batch by batch, each ``(B, C, H, W)``."""
+    def normals(self) -> Iterator[dict[Modality, ImageFeatures]]:
+        """Features of the normal images, batch by batch."""
         return self.cache.normals(self.rows, self.device)
 
     def pairs(self) -> Iterator[Sample]:
@@ -260,7 +261,7 @@ class TrainingFeatures:
                 negatives = self.normalize(torch.stack([images[modality] for images, _ in drawn]))
                 abnormal[modality] = embedding(negatives.to(image.device))
                 changed = torch.stack([mask[modality] for _, mask in drawn]).to(image.device)
-                masks[modality] = shrink(changed, normal[modality].shape[-2:])
+                masks[modality] = shrink(changed, normal[modality].map.shape[-2:])
         return Sample(normal, abnormal, masks, registered)
 
     def close(self) -> None:

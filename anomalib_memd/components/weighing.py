@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 from anomalib_memd.modality import Modality
 
 from .backbones import fast_precision
-from .embedding import FeatureEmbedding, Features
+from .embedding import FeatureEmbedding, Features, ImageFeatures
 from .evidence import WeighedEvidence
 from .solution import LinearHead
 
@@ -63,7 +63,7 @@ def weigh_evidence(
 
     Args:
         heads: See :func:`.fit_distances`.
-        labelled: Batches of features of both modalities, each ``(B, C, H, W)``, and which are abnormal, ``(B,)``.
+        labelled: Batches of features of both modalities, and which are abnormal, ``(B,)``.
         prior: How strongly weights are drawn toward equal ones.
     """
     labels: list[torch.Tensor] = []
@@ -81,7 +81,7 @@ def weigh_evidence(
 @torch.no_grad()
 def labelled_features(
     embedding: FeatureEmbedding, datamodule: AnomalibDataModule, pre_processor: PreProcessor | None
-) -> Iterator[tuple[dict[Modality, torch.Tensor], torch.Tensor]]:
+) -> Iterator[tuple[dict[Modality, ImageFeatures], torch.Tensor]]:
     """Features of the validation images of both modalities, batch by batch.
 
     Args:
@@ -90,7 +90,7 @@ def labelled_features(
         pre_processor: Normalises images, if there is one.
 
     Yields:
-        Features of each modality, ``(B, C, H, W)``, and which images are abnormal, ``(B,)``.
+        Features of each modality, and which images are abnormal, ``(B,)``.
     """
     device = next(embedding.parameters()).device
     transform = (pre_processor.transform if pre_processor is not None else None) or nn.Identity()
@@ -106,4 +106,5 @@ def labelled_features(
         pair = {Modality.WLI: batch.image, Modality.NBI: batch.nbi_image}
         with fast_precision(device):
             features = {modality: embedding(transform(image.to(device))) for modality, image in pair.items()}
-        yield {modality: part.float() for modality, part in features.items()}, batch.gt_label.bool().to(device)
+        in_float32 = {modality: part.of(torch.Tensor.float) for modality, part in features.items()}
+        yield in_float32, batch.gt_label.bool().to(device)

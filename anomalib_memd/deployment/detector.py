@@ -24,7 +24,7 @@ class DeployedDetector(ExportFormats, LightningModule):
     It shares its weights with the model that it is taken from.
 
     Args:
-        detector: Its network, which has ``predict(features, size)`` for a map of features of each input.
+        detector: Its network, which has ``predict(features, size)`` for the features of each input.
         embedding: The backbone.
         pre_processor: From sRGB images in [0, 1] to what the backbone sees.
         post_processor: Normalisation and thresholds of the detector.

@@ -8,6 +8,7 @@ from anomalib.data import Batch, InferenceBatch
 
 from anomalib_memd.components.backbones import BackboneError, pieces
 from anomalib_memd.components.checkpoints import SelfDescribingMixin, read_checkpoint, require_version
+from anomalib_memd.components.embedding import ImageFeatures
 from anomalib_memd.components.two_stage import Stage
 from anomalib_memd.data import PairedImageBatch
 from anomalib_memd.evaluation import EndoscopyMixin, detector_post_processor
@@ -75,7 +76,7 @@ class TeacherStudentMixin(ExportsOneDetector, SelfDescribingMixin, EndoscopyMixi
             return batch.update(**self.model(batch.image)._asdict())
         images = {Modality.WLI: batch.image, Modality.NBI: batch.nbi_image}
         embed = self.model.embedding
-        features = {modality: torch.cat([embed(part) for part in pieces(image)]) for modality, image in images.items()}
+        features = {m: ImageFeatures.joined(embed(part) for part in pieces(image)) for m, image in images.items()}
         branches = [Branch.TEACHER]
         if self.stage is Stage.STUDENTS or Stage.STUDENTS in self.trained:
             branches += [Branch(modality) for modality in self.model.students]

@@ -112,7 +112,7 @@ def _solve(model: Any, given: FeatureSet) -> None:
 def _solve_by_folds(
     model: Any, given: FeatureSet, folds: torch.Tensor
 ) -> tuple[list[dict[str, torch.Tensor]], dict[WeighedEvidence, torch.Tensor]]:
-    """What is solved for without each fold, and the evidence on the normal images left out, ``(N, 3)``."""
+    """What is solved for without each fold, and the evidence on the normal images left out, ``(N, pieces)``."""
     detectors = [detector for stage in Stage for detector in model.model.detectors(stage)]
     solutions: list[dict[str, torch.Tensor]] = []
     unseen: dict[WeighedEvidence, list[torch.Tensor]] = defaultdict(list)
@@ -121,8 +121,7 @@ def _solve_by_folds(
         solved = (item for item in model.model.state_dict().items() if not item[0].startswith("embedding."))
         solutions.append({name: value.clone() for name, value in solved})
         left_out = FeatureSet(given.cache, given.rows[folds == fold], model.device).normals()
-        in_float32 = ({modality: part.float() for modality, part in features.items()} for features in left_out)
-        for weighed, evidence in gather_evidence(detectors, in_float32).items():
+        for weighed, evidence in gather_evidence(detectors, map(_in_float32, left_out)).items():
             unseen[weighed].append(evidence)
     return solutions, {weighed: torch.cat(parts) for weighed, parts in unseen.items()}
 
@@ -136,9 +135,12 @@ def _calibrate(normal: dict[WeighedEvidence, torch.Tensor]) -> None:
 @torch.no_grad()
 def _judge(model: Any, branch: Branch, features: Features) -> tuple[torch.Tensor, torch.Tensor]:
     """Raw scores ``(B,)`` and maps ``(B, h, w)`` on the grid of the features."""
-    features = {modality: part.float() for modality, part in features.items()}
-    prediction = model.model.judge(branch, features, features[Modality.WLI].shape[-2:])
+    prediction = model.model.judge(branch, _in_float32(features), features[Modality.WLI].map.shape[-2:])
     return prediction.pred_score, prediction.anomaly_map
+
+
+def _in_float32(features: Features) -> Features:
+    return {modality: part.of(torch.Tensor.float) for modality, part in features.items()}
 
 
 def _quantile(values: torch.Tensor, level: float) -> torch.Tensor:

@@ -8,6 +8,8 @@ from anomalib.data import InferenceBatch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
+from anomalib_memd.components.embedding import ImageFeatures
+
 
 class Judgement(NamedTuple):
     """How much speaks for an abnormal image, and for an abnormal place."""
@@ -19,9 +21,9 @@ class Judgement(NamedTuple):
 
 
 class Detector(nn.Module):
-    """A module that makes a :class:`Judgement` of backbone features, one map ``(B, C, h, w)`` a modality."""
+    """A module that makes a :class:`Judgement` of backbone features, those of each modality that it looks at."""
 
-    def predict(self, features: Sequence[torch.Tensor], size: Sequence[int]) -> InferenceBatch:
+    def predict(self, features: Sequence[ImageFeatures], size: Sequence[int]) -> InferenceBatch:
         """The judgement as a prediction of anomalib.
 
         Args:

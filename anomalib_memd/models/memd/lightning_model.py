@@ -250,4 +250,5 @@ class MEMD(TeacherStudentMixin, AnomalibModule):
         found = {name: plain(value) for name, value in options.items() if name not in COMPONENTS}
         found["backbone_weights"] = backbones.RANDOM
         found["training"] |= {"teacher_ckpt": None}
+        found["head"].setdefault("overview", False)  # Checkpoints before version 0.13 have none.
         return found

@@ -1,13 +1,13 @@
 """The detectors that are trained, as the paper has them: the teacher of pairs, and the student of one modality."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
-from anomalib_memd.components.embedding import Features
+from anomalib_memd.components.embedding import ImageFeatures
 from anomalib_memd.components.statistics import ChannelStandardization, FeatureStatistics, Whitening
 from anomalib_memd.modality import Modality
 
@@ -93,9 +93,13 @@ class Student(Detector):
         """Logits ``(B, 2, H, W)`` of backbone features ``(B, C, H, W)``, and of noise on them."""
         return self.head(self.encoder(features, noise))
 
-    def forward(self, features: Sequence[torch.Tensor]) -> Judgement:
-        """Judge backbone features: one map ``(B, C, H, W)``."""
-        return judged(self.logits(*features))
+    def forward(self, features: Sequence[ImageFeatures]) -> Judgement:
+        """Judge backbone features of one modality."""
+        return judged(self.logits(features[0].map))
+
+
+Maps = Mapping[Modality, torch.Tensor]
+"""A map ``(B, C, H, W)`` of each modality."""
 
 
 class TeacherOutput(NamedTuple):
@@ -136,13 +140,13 @@ class Teacher(Detector):
         """Deviation of each backbone channel over the normal training images, ``(C,)`` for each modality."""
         return {modality: self.encoders[modality.value].standardize.std for modality in Modality}
 
-    def fuse(self, features: Features, noise: Features | None = None) -> TeacherOutput:
+    def fuse(self, features: Maps, noise: Maps | None = None) -> TeacherOutput:
         """Logits, encodings and fusion of backbone features of both modalities, each ``(B, C, H, W)``, and of noise."""
         encodings = {m: self.encoders[m.value](features[m], None if noise is None else noise[m]) for m in Modality}
         wli, nbi = encodings[Modality.WLI], encodings[Modality.NBI]
         fusion = wli + nbi if self.fusion is None else self.fusion(wli, nbi)
         return TeacherOutput(self.head(fusion), encodings, fusion)
 
-    def forward(self, features: Sequence[torch.Tensor]) -> Judgement:
-        """Judge backbone features of white and of narrow band light, each ``(B, C, H, W)``."""
-        return judged(self.fuse(dict(zip(Modality, features, strict=True))).logits)
+    def forward(self, features: Sequence[ImageFeatures]) -> Judgement:
+        """Judge backbone features of white and of narrow band light."""
+        return judged(self.fuse({m: own.map for m, own in zip(Modality, features, strict=True)}).logits)

@@ -101,8 +101,8 @@ class Objective(nn.Module):
             if own is None:
                 discrimination = self.discriminator_loss(logits, mask)
             else:
-                known, blobs = len(sample.normal[modality]), own.masks[modality]
-                noisy = student.logits(own.abnormal[modality], None if added is None else added[known:])
+                known, blobs = len(mask) // 2, own.masks[modality]
+                noisy = student.logits(own.abnormal[modality].map, None if added is None else added[known:])
                 merged = torch.cat([logits[:known], noisy])
                 discrimination = self.discriminator_loss(merged, torch.cat([torch.zeros_like(blobs), blobs]))
             total = total + discrimination

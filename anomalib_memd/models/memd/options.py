@@ -114,6 +114,7 @@ class Head(Options):
 
     Args:
         evidence: By what detectors judge: backbone, which is solved for, or encoding, which is trained.
+        overview: Whether they look at the image at half its size too, for a second discriminant of the image.
         prior: How strongly labelled validation images have to speak for weighing the evidence on the image unequally.
             Without such images all of it weighs the same.
         distance_weight: Weight of the distance from normal features in the log odds of locations, where that of the
@@ -134,6 +135,7 @@ class Head(Options):
     }
 
     evidence: Evidence | str = Evidence.BACKBONE
+    overview: bool = True
     prior: float = 1.0
     distance_weight: float = 1.0
     image_weight: float = 0.25

@@ -51,7 +51,7 @@ class MEMDModel(nn.Module):
         self.distils = distillation.weight > 0
         self.learns = head.evidence is Evidence.ENCODING
         """Whether detectors are networks that are trained; if not, all of them is solved for."""
-        self.embedding = FeatureEmbedding(backbone)
+        self.embedding = FeatureEmbedding(backbone, overview=head.overview and not self.learns)
         self.modality = Modality(modality)
         channels = self.embedding.channels
 
@@ -160,7 +160,7 @@ class MEMDModel(nn.Module):
 
         Args:
             branch: The teacher or a student.
-            features: Backbone features of the modalities that it looks at, each ``(B, C, h, w)``.
+            features: Backbone features of the modalities that it looks at.
             size: Height and width of the map.
 
         Returns:
