@@ -103,12 +103,13 @@ def deployable_memd():
     model = small_memd().eval()
     for part in (model.model.teacher, *model.model.students.values()):
         torch.nn.init.normal_(part.discriminant.weight, std=0.5)
-        torch.nn.init.normal_(part.image.weight, std=2.0)
+        for linear in part.images:
+            torch.nn.init.normal_(linear.weight, std=2.0)
     frames = (torch.rand(40, 3, 1, 1) + 0.3 * (torch.rand(40, 3, 48, 48) - 0.5)).clamp(0, 1)
     with torch.inference_mode():
         embedded = model.model.embedding(model.pre_processor.transform(frames))
         # Features of a random network nearly depend on each other; with noise float32 can tell them apart.
-        features = dict.fromkeys(Modality, embedded + embedded.std() * torch.randn_like(embedded))
+        features = dict.fromkeys(Modality, embedded.of(lambda x: x + x.std() * torch.randn_like(x)))
     detectors = [pair for stage in Stage for pair in model.model.detectors(stage)]
     fit_distances(detectors, [features], {m: feature_statistics([x]) for m, x in features.items()})
     calibrate_evidence(detectors, [features])

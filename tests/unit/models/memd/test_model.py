@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
 from anomalib_memd.components.backbones import BackboneError, build_backbone
-from anomalib_memd.components.embedding import FeatureEmbedding
+from anomalib_memd.components.embedding import FeatureEmbedding, ImageFeatures
 from anomalib_memd.components.statistics import (
     ChannelStandardization,
     Whitening,
@@ -43,7 +43,28 @@ def test_embedding_is_that_of_the_backbone(backbone):
     layer2, layer3 = backbone(image).values()
     smooth = [F.avg_pool2d(x, 3, 1, 1) for x in (layer2, layer3)]
     expected = torch.cat([F.adaptive_avg_pool2d(smooth[0], layer3.shape[-2:]), smooth[1]], 1)
-    torch.testing.assert_close(FeatureEmbedding(backbone)(image), expected)
+    found = FeatureEmbedding(backbone)(image)
+    torch.testing.assert_close(found.map, expected)
+    assert found.overview is None
+    torch.testing.assert_close(found.statistics, expected.flatten(2).std(-1, correction=0))
+
+
+@torch.no_grad()
+def test_the_overview_is_of_the_image_at_half_its_size(backbone):
+    image = torch.randn(2, 3, 64, 96)
+    half = (image[..., ::2, ::2] + image[..., 1::2, ::2] + image[..., ::2, 1::2] + image[..., 1::2, 1::2]) / 4
+    whole = FeatureEmbedding(backbone)
+    expected = whole(half).map.flatten(2).std(-1, correction=0)
+    found = FeatureEmbedding(backbone, overview=True)(image)
+    torch.testing.assert_close(found.map, whole(image).map)
+    torch.testing.assert_close(found.overview, expected, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(found.statistics[:, expected.shape[1] :], found.overview)
+
+
+@pytest.mark.parametrize("overview", [True, False])
+def test_only_what_is_solved_for_looks_twice(backbone, overview):
+    assert build(backbone, overview=overview).embedding.overview is overview
+    assert not build_network(backbone, overview=overview).embedding.overview
 
 
 @pytest.mark.parametrize("size", [(64, 64), (72, 88)])
@@ -76,35 +97,40 @@ def test_networks_judge_an_image_by_how_its_learned_odds_deviate():
 @pytest.mark.parametrize("weight", [0.0, 0.7])
 @pytest.mark.parametrize("image_weight", [0.0, 0.3])
 def test_evidence_is_all_added(weight, image_weight):
-    features = [torch.randn(3, 2, 5, 6), torch.randn(3, 2, 5, 6)]
+    features = [ImageFeatures(torch.randn(3, 2, 5, 6), torch.rand(3, 2)) for _ in range(2)]
     options = Head(distance_weight=weight, image_weight=image_weight)
     detector = EvidenceDetector(2, 2, options)
     nn.init.normal_(detector.discriminant.weight)
     nn.init.normal_(detector.discriminant.bias)
-    nn.init.normal_(detector.image.weight)
+    for linear in detector.images:
+        nn.init.normal_(linear.weight)
     for distance in detector.location_distances:
         distance.fit_covariance(torch.zeros(2), torch.eye(2))
     for distance in detector.image_distances:
         distance.fit(torch.randn(40, 2))
-    detector.evidence.calibrate(torch.randn(30, 3))
+    detector.evidence.calibrate(torch.randn(30, 4))
     detector.evidence.weight.uniform_()
     detector.evidence.bias.fill_(0.3)
     judgement = detector(features)
-    both = torch.cat(features, 1)
-    odds, linear = detector.discriminant(both), detector.image(detector.weigh(features))[:, 0]
-    pieces = torch.empty(3, 3)
+    odds = detector.discriminant(torch.cat([own.map for own in features], 1))
+    pieces = torch.empty(3, 4)
     for number in range(3):
         pieces[number, 0] = odds[number].std(correction=0).log()
-    far = [d(x.mean((2, 3))) for d, x in zip(detector.image_distances, features, strict=True)]
+    far = [d(x.map.mean((2, 3))) for d, x in zip(detector.image_distances, features, strict=True)]
     pieces[:, 1] = (sum(far) / 2).log()
-    pieces[:, 2] = linear
+    # By size: the deviations of both parts in the whole image, then those of the overviews.
+    whole = torch.cat([own.map.flatten(2).std(-1, correction=0) for own in features], 1)
+    overview = torch.cat([own.overview for own in features], 1)
+    for number, (linear, given) in enumerate(zip(detector.images, (whole, overview), strict=True)):
+        pieces[:, 2 + number] = linear(given / 2)[:, 0]
     torch.testing.assert_close(detector.image_evidence(features), pieces, atol=1e-4, rtol=1e-4)
     judge = detector.evidence.standardize
     image = ((pieces - judge.mean) / judge.std) @ detector.evidence.weight + 0.3
     torch.testing.assert_close(judgement.image, image, atol=1e-4, rtol=1e-4)
     if weight:
         odds = (
-            odds + weight * sum(d(x) for d, x in zip(detector.location_distances, features, strict=True))[:, None] / 2
+            odds
+            + weight * sum(d(x.map) for d, x in zip(detector.location_distances, features, strict=True))[:, None] / 2
         )
     torch.testing.assert_close(
         judgement.location, odds + image_weight * image[:, None, None, None], atol=1e-4, rtol=1e-4
@@ -161,7 +187,7 @@ def test_distillation_switches_the_students(backbone):
 
 def test_statistics_by_their_definition():
     features = 3 + torch.randn(40, 6, 5, 7) * torch.arange(1, 7)[:, None, None]
-    statistics = feature_statistics(features.split(16))
+    statistics = feature_statistics(map(ImageFeatures, features.split(16)))
     standardize = ChannelStandardization(6)
     standardize.fit(statistics.mean, statistics.std)
     standardized = standardize(features)
@@ -180,7 +206,7 @@ def test_statistics_by_their_definition():
 def test_encoder_projects_standardised_features(residual, whitening):
     encoder = ModalityEncoder(6, Encoder(width=4, residual=residual, whitening=whitening)).eval()
     features = torch.randn(20, 6, 5, 5) @ torch.randn(5, 5) + torch.randn(6)[:, None, None]
-    encoder.fit_statistics(feature_statistics([features]))
+    encoder.fit_statistics(feature_statistics([ImageFeatures(features)]))
     projected = encoder.project(encoder.standardize(features))
     expected = encoder.reconstruction(projected) + residual * projected
     torch.testing.assert_close(encoder(features), expected, atol=1e-4, rtol=1e-4)
@@ -189,9 +215,9 @@ def test_encoder_projects_standardised_features(residual, whitening):
 def test_whitened_features_are_uncorrelated_but_for_the_shrinkage():
     mixed = torch.randn(200, 6, 5, 7) + torch.randn(200, 1, 5, 7)
     mixed = mixed * torch.arange(1, 7)[:, None, None] - 3
-    statistics, whitening = feature_statistics([mixed]), Whitening(6, 0.2)
+    statistics, whitening = feature_statistics([ImageFeatures(mixed)]), Whitening(6, 0.2)
     whitening.fit(statistics.mean, statistics.covariance)
-    white = feature_statistics([whitening(mixed)])
+    white = feature_statistics([ImageFeatures(whitening(mixed))])
     deviation = statistics.covariance.diagonal().sqrt()
     correlations = statistics.covariance / torch.outer(deviation, deviation)
     expected = torch.linalg.solve(correlations + 0.2 * torch.eye(6), correlations)
@@ -204,18 +230,23 @@ def test_whitened_features_are_uncorrelated_but_for_the_shrinkage():
 def test_noise_is_added_to_standardised_features():
     encoder = ModalityEncoder(6, Encoder(width=4, fusion="none", whitening=0.3))
     features, noise = torch.randn(20, 6, 5, 5) + 3, torch.randn(20, 6, 5, 5)
-    encoder.fit_statistics(feature_statistics([features]))
+    encoder.fit_statistics(feature_statistics([ImageFeatures(features)]))
     expected = encoder.project(encoder.standardize(features) + noise)
     torch.testing.assert_close(encoder(features, noise), expected, atol=1e-4, rtol=1e-4)
 
 
 def test_teacher_evidence_is_standardised_channel_by_channel(backbone):
     model = build(backbone)
-    features = {m: i + (1 + i) * torch.randn(64, model.embedding.channels, 4, 4) for i, m in enumerate(Modality)}
+    channels = model.embedding.channels
+    features = {
+        m: ImageFeatures(i + (1 + i) * torch.randn(64, channels, 4, 4), 5 + i * torch.rand(64, channels))
+        for i, m in enumerate(Modality, 1)
+    }
     model.fit_statistics(Stage.TEACHER, {m: feature_statistics([features[m]]) for m in Modality})
-    weighed = model.teacher.weigh(list(features.values())) * model.teacher.image.in_features**0.5
-    torch.testing.assert_close(weighed.mean(0), torch.zeros(weighed.shape[1]), atol=1e-3, rtol=0)
-    torch.testing.assert_close(weighed.std(0, correction=0), torch.ones(weighed.shape[1]), atol=1e-2, rtol=0)
+    weighed = model.teacher.weigh(list(features.values())) * (2 * channels) ** 0.5
+    assert weighed.shape == (64, 2, 2 * channels)
+    torch.testing.assert_close(weighed.mean(0), torch.zeros(2, 2 * channels), atol=1e-3, rtol=0)
+    torch.testing.assert_close(weighed.std(0, correction=0), torch.ones(2, 2 * channels), atol=1e-2, rtol=0)
 
 
 def test_unknown_layers_and_backbones_are_named():

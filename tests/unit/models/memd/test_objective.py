@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from anomalib_memd.components.backbones import build_backbone
+from anomalib_memd.components.embedding import ImageFeatures
 from anomalib_memd.components.negatives import FeatureNoise
 from anomalib_memd.components.training_features import Sample
 from anomalib_memd.components.two_stage import Stage
@@ -24,7 +25,8 @@ def model():
 def sample_of(model, abnormal_seed=1, registered=True):
     def maps(seed):
         generator = torch.Generator().manual_seed(seed)
-        return {m: torch.randn(3, model.embedding.channels, 4, 4, generator=generator) for m in Modality}
+        shape = (3, model.embedding.channels, 4, 4)
+        return {m: ImageFeatures(torch.randn(shape, generator=generator)) for m in Modality}
 
     masks = {m: torch.zeros(3, 4, 4).index_fill(1, torch.tensor([1]), 1.0) for m in Modality}
     return Sample(maps(0), maps(abnormal_seed), masks, registered)
@@ -52,7 +54,7 @@ def test_students_without_noise_learn_from_the_teachers_negatives(model):
     sample = sample_of(model)
     losses = student_losses(objective(student_noise=0.0), model, sample)
     for modality in Modality:
-        features = torch.cat([sample.normal[modality], sample.abnormal[modality]])
+        features = torch.cat([sample.normal[modality].map, sample.abnormal[modality].map])
         masks = torch.cat([torch.zeros(3, 4, 4), sample.masks[modality]])
         expected = DiscriminatorLoss()(model.student(modality).logits(features), masks)
         torch.testing.assert_close(losses[f"{modality.value}_discrimination_loss"], expected)
@@ -66,7 +68,7 @@ def test_the_students_own_loss_is_that_of_normal_and_noisy_features(model):
     noisy = sample.noisy(noise, deviations)
     assert torch.equal(noisy.masks[Modality.WLI], noisy.masks[Modality.NBI])
     for modality in Modality:
-        features = torch.cat([sample.normal[modality], noisy.abnormal[modality]])
+        features = torch.cat([sample.normal[modality].map, noisy.abnormal[modality].map])
         masks = torch.cat([torch.zeros(3, 4, 4), noisy.masks[modality]])
         expected = DiscriminatorLoss()(model.student(modality).logits(features), masks)
         torch.testing.assert_close(losses[f"{modality.value}_discrimination_loss"], expected)
@@ -139,5 +141,5 @@ def test_modality_dropout_puts_one_image_in_both_inputs(model):
     assert same[1].all()
     given = sample_of(model)
     for row in range(6):
-        sources = [torch.cat([given.normal[m], given.abnormal[m]])[row] for m in Modality]
+        sources = [torch.cat([given.normal[m].map, given.abnormal[m].map])[row] for m in Modality]
         assert any(torch.equal(seen[1][Modality.WLI][row], source) for source in sources)
