@@ -61,7 +61,7 @@ def test_another_device_gets_its_own_discriminants(trained, tmp_path, capsys):
     before, after = load(ckpt), load(tmp_path / "new" / "adapted.ckpt")
     moved = {k for k, v in before.model.state_dict().items() if not torch.equal(after.model.state_dict()[k], v)}
     # Without the folder of partners they are made from white light, and look different.
-    assert {"students.nbi.discriminant.weight", "students.nbi.images.0.weight"} <= moved
+    assert {"students.nbi.discriminant.weight", "students.nbi.image.weight", "students.nbi.overview.weight"} <= moved
     assert not any("embedding" in name for name in moved)
     assert ckpt.read_bytes() == original
     with torch.no_grad():

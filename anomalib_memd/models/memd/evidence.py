@@ -32,8 +32,10 @@ class EvidenceDetector(Detector):
     def __init__(self, channels: int, parts: int, options: Head) -> None:
         super().__init__()
         self.sizes = 1 + options.overview
+        """At how many sizes the image is looked at."""
         self.standardize = ChannelStandardization(self.sizes * parts * channels)
-        self.images = nn.ModuleList(nn.Linear(parts * channels, 1) for _ in range(self.sizes))
+        self.image = nn.Linear(parts * channels, 1)
+        self.overview = nn.Linear(parts * channels, 1) if options.overview else None
         self.discriminant = nn.Conv2d(parts * channels, 1, 1)
         for linear in (*self.images, self.discriminant):
             nn.init.zeros_(linear.weight)
@@ -43,6 +45,11 @@ class EvidenceDetector(Detector):
         self.location_distances = nn.ModuleList(NormalDistance(channels) for _ in range(measured))
         self.image_distances = nn.ModuleList(NearestNormals(channels) for _ in range(parts))
         self.evidence = WeighedEvidence(2 + self.sizes)
+
+    @property
+    def images(self) -> list[nn.Linear]:
+        """The discriminants of images, one for each size."""
+        return [self.image] if self.overview is None else [self.image, self.overview]
 
     def fit_statistics(self, statistics: Sequence[FeatureStatistics]) -> None:
         """Take over the statistics of the normal training images, of each part."""

@@ -116,8 +116,8 @@ def test_a_file_holds_nothing_that_inference_does_not_use(model, exported):
     kept = torch.load(exported(Branch.NBI, "torch"), weights_only=False)["model"]
     assert sum(p.numel() for p in kept.parameters()) == student + backbone
     assert not any(p.requires_grad for p in kept.parameters())
-    graph = openvino.Core().read_model(exported(Branch.NBI, "openvino"))
-    values = sum(np.prod(op.shape) for op in graph.get_ops() if op.get_type_name() == "Constant")
+    # The backbone looks at two sizes of the image, and is written once.
+    values = exported(Branch.NBI, "openvino").with_suffix(".bin").stat().st_size / 4
     components = sum(d.components.numel() for d in detector.location_distances)
     banks = sum(d.bank.numel() for d in detector.image_distances)
     # Batch normalisation is folded into convolutions, statistics are added.
