@@ -63,7 +63,7 @@ def test_local_weights_are_those_of_a_trained_network():
     backbone = build_backbone("resnet50.tv_in1k", ["layer2", "layer3"], weights=weights)
     image = next(iter(datamodule.test_dataloader())).image
     with torch.no_grad():
-        real, noise = (FeatureEmbedding(backbone).eval()(x).mean((-2, -1)) for x in (image, torch.rand_like(image)))
+        real, noise = (FeatureEmbedding(backbone).eval()(x).map.mean((-2, -1)) for x in (image, torch.rand_like(image)))
     between = torch.cdist(real, noise).min()
     assert torch.isfinite(real).all()
     assert between > torch.pdist(real).max()

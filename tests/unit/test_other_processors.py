@@ -9,6 +9,7 @@ import torchgen
 import yaml
 
 from anomalib_memd import MVFA, CMGNet, SpectralNBI
+from anomalib_memd.components.embedding import ImageFeatures
 from anomalib_memd.components.feature_cache import FeatureCache
 from anomalib_memd.components.sentences import EncodedText
 from anomalib_memd.components.training_features import FeatureSet
@@ -31,8 +32,9 @@ def kept(model, count=16, negatives=2):
     """Features of training pairs as the cache keeps them: in the memory of the computer."""
     cache = FeatureCache.__new__(FeatureCache)
     cache.negatives = negatives
-    channels = model.model.embedding.channels
-    cache.features = torch.rand(count, 1 + negatives, 2, channels, 4, 4).bfloat16()
+    shape = (count, 1 + negatives, 2, model.model.embedding.channels)
+    overview = torch.rand(shape).bfloat16() if model.model.embedding.overview else None
+    cache.features = ImageFeatures(torch.rand(*shape, 4, 4).bfloat16(), overview)
     cache.masks = torch.ones(count, negatives, 2, 4, 4).bfloat16()
     return FeatureSet(cache, torch.arange(count), GPU)
 
@@ -52,7 +54,8 @@ def test_both_stages_are_solved_for_on_a_gpu():
     with pretended_gpu(model):
         for stage in Stage:
             model.solve(stage, given)
-            labelled = [({m: torch.rand(6, 384, 4, 4, device=GPU) for m in Modality}, torch.ones(6, device=GPU) > 0)]
+            seen = ImageFeatures(torch.rand(6, 384, 4, 4, device=GPU), torch.rand(6, 384, device=GPU))
+            labelled = [(dict.fromkeys(Modality, seen), torch.ones(6, device=GPU) > 0)]
             weigh_evidence(model.model.detectors(stage), labelled, 1.0)
         assert all(is_fake(value) for value in model.model.state_dict().values())
 
@@ -71,11 +74,12 @@ def test_features_are_computed_on_a_gpu_and_kept_in_memory():
     cache = FeatureCache.__new__(FeatureCache)
     cache.embed = model.model.embedding
     cache.pools = [[(torch.rand(3, 2, 3, 64, 64), torch.rand(2, 2, 64, 64)) for _ in range(6)]]
-    features, masks = torch.empty(6, 3, 2, 384, 4, 4).bfloat16(), torch.empty(6, 2, 2, 4, 4).bfloat16()
+    features = ImageFeatures(torch.empty(6, 3, 2, 384, 4, 4).bfloat16(), torch.empty(6, 3, 2, 384).bfloat16())
+    masks = torch.empty(6, 2, 2, 4, 4).bfloat16()
     with pretended_gpu(model):
-        features, masks = features + 0, masks + 0
+        features, masks = features.of(lambda x: x + 0), masks + 0
         cache._compute(features, masks, GPU, 0, 0, 1)
-        assert is_fake(features, torch.device("cpu"))
+        assert all(is_fake(part, torch.device("cpu")) for part in features)
 
 
 @pytest.mark.parametrize("branch", list(Branch))
