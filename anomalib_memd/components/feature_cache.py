@@ -102,9 +102,8 @@ class FeatureCache:
         with torch.inference_mode(), fast_precision(device):
             example: ImageFeatures = self.embed(images[0].to(device))
         rows = len(self._rows)
-        shape = example.map.shape[1:]
         shapes = [(rows, 1 + self.negatives, 2, *part.shape[1:]) for part in example if part is not None]
-        shapes.append((rows, self.negatives, 2, *shape[-2:]))
+        shapes.append((rows, self.negatives, 2, *example.map.shape[-2:]))
         size = sum(_elements(shape) for shape in shapes)
         folder = self._directory or Path(broadcast(tempfile.mkdtemp(prefix="anomalib-memd-") if rank == 0 else ""))
         folder.mkdir(parents=True, exist_ok=True)
