@@ -31,6 +31,7 @@ from anomalib_memd.components.backbones import build_backbone
 from anomalib_memd.evaluation.post_processor import MultimodalPostProcessor
 from anomalib_memd.files import workspace, written_whole
 from anomalib_memd.modality import Branch
+from anomalib_memd.models.trained import TrainedMixin
 
 from .cost import PeakMemory, measure_cost
 from .feature_store import FeatureStore, shared_features
@@ -218,8 +219,8 @@ class BenchmarkJob(Job):
                 if isinstance(module, TimmFeatureExtractor):
                     source = build_backbone(method.weights, module.layers)
                     module.feature_extractor.load_state_dict(source.feature_extractor.state_dict())
-        # Convolutions learn up to twice as fast with their channels last.
-        return model.to(memory_format=torch.channels_last) if method.learns else model  # type: ignore[call-overload]
+        # Convolutions learn faster with their channels last. Some of anomalib's own models do not take that.
+        return model.to(memory_format=torch.channels_last) if isinstance(model, TrainedMixin) else model  # type: ignore[call-overload]
 
     def _datamodule(self, dataset: str, split: str = VAL) -> AnomalibDataModule:
         data = self.task.datasets[dataset]

@@ -84,7 +84,7 @@ def solved():
     pool = NegativePool(dataset, model.features.synthesis, 1, model.features.normalize)
     cache = FeatureCache(model.model.embedding, [pool], model.model.embedding.digest())
     cache.fill(torch.device("cpu"))
-    cross_fit(model, FeatureSet(cache, torch.arange(len(cache.features)), model.device), 0.1)
+    cross_fit(model, FeatureSet(cache, cache.rows(0), model.device), 0.1)
     cache.close()
     model.trained = set(Stage)
     return model
