@@ -45,6 +45,11 @@ Features = Mapping[Modality, ImageFeatures]
 """Backbone features of each modality."""
 
 
+def in_float32(features: Features) -> Features:
+    """The same features in 32 bits."""
+    return {modality: part.of(torch.Tensor.float) for modality, part in features.items()}
+
+
 class FeatureEmbedding(nn.Module):
     """Features of several backbone layers, locally averaged and brought to one grid, as in PatchCore.
 

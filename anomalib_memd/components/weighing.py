@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 from anomalib_memd.modality import Modality
 
 from .backbones import fast_precision
-from .embedding import FeatureEmbedding, Features, ImageFeatures
+from .embedding import FeatureEmbedding, Features, in_float32
 from .evidence import WeighedEvidence
 from .solution import LinearHead
 
@@ -81,7 +81,7 @@ def weigh_evidence(
 @torch.no_grad()
 def labelled_features(
     embedding: FeatureEmbedding, datamodule: AnomalibDataModule, pre_processor: PreProcessor | None
-) -> Iterator[tuple[dict[Modality, ImageFeatures], torch.Tensor]]:
+) -> Iterator[tuple[Features, torch.Tensor]]:
     """Features of the validation images of both modalities, batch by batch.
 
     Args:
@@ -106,5 +106,4 @@ def labelled_features(
         pair = {Modality.WLI: batch.image, Modality.NBI: batch.nbi_image}
         with fast_precision(device):
             features = {modality: embedding(transform(image.to(device))) for modality, image in pair.items()}
-        in_float32 = {modality: part.of(torch.Tensor.float) for modality, part in features.items()}
-        yield in_float32, batch.gt_label.bool().to(device)
+        yield in_float32(features), batch.gt_label.bool().to(device)

@@ -7,7 +7,7 @@ import pandas as pd
 import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 
-from anomalib_memd.components.embedding import Features
+from anomalib_memd.components.embedding import Features, in_float32
 from anomalib_memd.components.evidence import WeighedEvidence
 from anomalib_memd.components.training_features import FeatureSet
 from anomalib_memd.components.two_stage import Stage
@@ -121,7 +121,7 @@ def _solve_by_folds(
         solved = (item for item in model.model.state_dict().items() if not item[0].startswith("embedding."))
         solutions.append({name: value.clone() for name, value in solved})
         left_out = FeatureSet(given.cache, given.rows[folds == fold], model.device).normals()
-        for weighed, evidence in gather_evidence(detectors, map(_in_float32, left_out)).items():
+        for weighed, evidence in gather_evidence(detectors, map(in_float32, left_out)).items():
             unseen[weighed].append(evidence)
     return solutions, {weighed: torch.cat(parts) for weighed, parts in unseen.items()}
 
@@ -135,12 +135,8 @@ def _calibrate(normal: dict[WeighedEvidence, torch.Tensor]) -> None:
 @torch.no_grad()
 def _judge(model: Any, branch: Branch, features: Features) -> tuple[torch.Tensor, torch.Tensor]:
     """Raw scores ``(B,)`` and maps ``(B, h, w)`` on the grid of the features."""
-    prediction = model.model.judge(branch, _in_float32(features), features[Modality.WLI].map.shape[-2:])
+    prediction = model.model.judge(branch, in_float32(features), features[Modality.WLI].map.shape[-2:])
     return prediction.pred_score, prediction.anomaly_map
-
-
-def _in_float32(features: Features) -> Features:
-    return {modality: part.of(torch.Tensor.float) for modality, part in features.items()}
 
 
 def _quantile(values: torch.Tensor, level: float) -> torch.Tensor:

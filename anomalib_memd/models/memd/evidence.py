@@ -31,11 +31,9 @@ class EvidenceDetector(Detector):
 
     def __init__(self, channels: int, parts: int, options: Head) -> None:
         super().__init__()
-        self.sizes = 1 + options.overview
-        """At how many sizes the image is looked at."""
-        self.standardize = ChannelStandardization(self.sizes * parts * channels)
         self.image = nn.Linear(parts * channels, 1)
         self.overview = nn.Linear(parts * channels, 1) if options.overview else None
+        self.standardize = ChannelStandardization(len(self.images) * parts * channels)
         self.discriminant = nn.Conv2d(parts * channels, 1, 1)
         for linear in (*self.images, self.discriminant):
             nn.init.zeros_(linear.weight)
@@ -44,7 +42,7 @@ class EvidenceDetector(Detector):
         measured = parts if options.distance_weight else 0
         self.location_distances = nn.ModuleList(NormalDistance(channels) for _ in range(measured))
         self.image_distances = nn.ModuleList(NearestNormals(channels) for _ in range(parts))
-        self.evidence = WeighedEvidence(2 + self.sizes)
+        self.evidence = WeighedEvidence(2 + len(self.images))
 
     @property
     def images(self) -> list[nn.Linear]:
@@ -60,7 +58,7 @@ class EvidenceDetector(Detector):
 
     def _by_size(self, statistics: Sequence[torch.Tensor]) -> torch.Tensor:
         """Statistics ``(B, S * C)`` of each part as ``(B, S, parts * C)``."""
-        return torch.cat([own.unflatten(1, (self.sizes, -1)) for own in statistics], dim=2)
+        return torch.cat([own.unflatten(1, (len(self.images), -1)) for own in statistics], dim=2)
 
     def weigh(self, features: Sequence[ImageFeatures]) -> torch.Tensor:
         """What the discriminants of images are linear in: standardised statistics of images, of about unit length.

@@ -17,6 +17,9 @@ from .judgement import Detector, Judgement, deviation
 from .masked_attention import MaskedAttentionReconstruction
 from .options import Encoder, Fusion
 
+Maps = Mapping[Modality, torch.Tensor]
+"""A map ``(B, C, H, W)`` of each modality."""
+
 
 class ModalityEncoder(nn.Module):
     """From backbone features to what fusion and head see: standardise, project and reconstruct.
@@ -96,10 +99,6 @@ class Student(Detector):
     def forward(self, features: Sequence[ImageFeatures]) -> Judgement:
         """Judge backbone features of one modality."""
         return judged(self.logits(features[0].map))
-
-
-Maps = Mapping[Modality, torch.Tensor]
-"""A map ``(B, C, H, W)`` of each modality."""
 
 
 class TeacherOutput(NamedTuple):

@@ -10,10 +10,9 @@ from anomalib_memd.components.training_features import Sample
 from anomalib_memd.modality import Modality
 
 from .loss import DiscriminatorLoss, DistillationLoss, GlobalCosineLoss, ModalityTemperature
+from .network import Maps
 from .options import Distillation, Negatives, Training
 from .torch_model import MEMDModel
-
-Maps = dict[Modality, torch.Tensor]
 
 
 class Objective(nn.Module):
