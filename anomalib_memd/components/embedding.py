@@ -20,15 +20,19 @@ class ImageFeatures(NamedTuple):
     map: torch.Tensor
     """Of each location, ``(B, C, h, w)``."""
     overview: torch.Tensor | None = None
-    """Deviation of each channel over the locations of the image at half its size, ``(B, C)``, where that is asked for.
+    """The same of the image at half its size, on a grid of half the sides, where that is asked for.
 
     There a lesion fills more of what a location sees."""
 
     @property
+    def maps(self) -> tuple[torch.Tensor, ...]:
+        """The maps of all sizes, the full one first; there are S."""
+        return (self.map,) if self.overview is None else (self.map, self.overview)
+
+    @property
     def statistics(self) -> torch.Tensor:
-        """Deviations of all channels, ``(B, S * C)``: at full size, and at half of it where that is asked for."""
-        own = global_statistics(self.map)
-        return own if self.overview is None else torch.cat([own, self.overview.float()], dim=1)
+        """Deviations of all channels over the locations, at each size: ``(B, S, C)``."""
+        return torch.stack([global_statistics(part) for part in self.maps], dim=1)
 
     def of(self, function: Callable[[torch.Tensor], torch.Tensor]) -> "ImageFeatures":
         """What a function makes of each of both."""
@@ -86,7 +90,7 @@ class FeatureEmbedding(nn.Module):
             return ImageFeatures(self.map(image))
         # Between pixels: the mean of two by two.
         half = F.interpolate(image, [side // 2 for side in image.shape[-2:]], mode="bilinear", align_corners=False)
-        return ImageFeatures(self.map(image), global_statistics(self.map(half)))
+        return ImageFeatures(self.map(image), self.map(half))
 
     def map(self, image: torch.Tensor) -> torch.Tensor:
         """Features ``(B, C, h, w)`` of images at their own size."""
@@ -102,7 +106,7 @@ class FeatureEmbedding(nn.Module):
 
     def digest(self) -> str:
         """Digest of all that features depend on besides the image: weights, layers, smoothing and sizes."""
-        digest = hashlib.sha256(f"{self.backbone.layers} {self.pool} {self.overview}".encode())
+        digest = hashlib.sha256(f"{self.backbone.layers} {self.pool} {'map' if self.overview else False}".encode())
         for name, value in self.backbone.state_dict().items():
             digest.update(name.encode())
             digest.update(value.detach().cpu().contiguous().numpy().tobytes())

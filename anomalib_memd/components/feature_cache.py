@@ -32,8 +32,9 @@ class FeatureCache:
     """Backbone features of training pairs and of their negatives, in one memory-mapped file.
 
     All rows are in bfloat16. They hold the pair and its negatives, ``(1 + negatives, 2, C, H, W)``, their overviews
-    ``(1 + negatives, 2, C)`` if there are such, and the fractions of each location that the negatives changed,
-    ``(negatives, 2, H, W)``. Several processes fill the same file, each its own rows, and all of them read all of it.
+    ``(1 + negatives, 2, C, H / 2, W / 2)`` if there are such, and the fractions of each location that the negatives
+    changed, ``(negatives, 2, H, W)``. Several processes fill the same file, each its own rows, and all of them read all
+    of it.
 
     Args:
         embed: Takes normalised images ``(B, 3, H, W)`` to their features.

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import nn
+from torch.nn import functional as F  # noqa: N812
 
 from anomalib_memd.modality import Modality
 
@@ -25,14 +26,15 @@ class LinearHead(Protocol):
     """A detector whose log odds are linear in features, which is solved for; see :class:`.EvidenceDetector`."""
 
     location_distances: nn.ModuleList
+    measured_size: int
     image_distances: nn.ModuleList
     evidence: WeighedEvidence
 
     def weigh(self, evidence: Sequence[ImageFeatures]) -> torch.Tensor:
         """Statistics ``(B, S, P * C)`` of the evidence at each size, in which log odds of the image are linear."""
 
-    def discriminate(self, evidence: Sequence[ImageFeatures]) -> torch.Tensor:
-        """Log odds of locations, ``(B, 1, H, W)``."""
+    def discriminate(self, evidence: Sequence[ImageFeatures]) -> list[torch.Tensor]:
+        """Log odds of locations, ``(B, 1, h, w)``, at each size at which they are judged."""
 
     def margins(self, weighed: torch.Tensor) -> torch.Tensor:
         """Log odds of the image at each size, ``(B, S)``."""
@@ -40,8 +42,8 @@ class LinearHead(Protocol):
     def image_evidence(self, evidence: Sequence[ImageFeatures], among: bool = False) -> torch.Tensor:
         """What speaks for an abnormal image, ``(B, N)``; ``among`` tells that the head was fitted to these."""
 
-    def set_location_discriminant(self, solution: Discriminant) -> None:
-        """Take over what log odds of locations are."""
+    def set_location_discriminants(self, solutions: Sequence[Discriminant]) -> None:
+        """Take over what log odds of locations are, at each of these sizes."""
 
     def set_image_discriminants(self, solutions: Sequence[Discriminant]) -> None:
         """Take over what log odds of the image are, at each size."""
@@ -54,7 +56,7 @@ def solve_by_negatives(
     normals: Iterable[Features],
     negatives: Iterable[tuple[Features, Features, Mapping[Modality, torch.Tensor]]],
     statistics: Mapping[Modality, FeatureStatistics],
-    shrinkage: float,
+    shrinkages: Sequence[float],
     ridge: float,
 ) -> None:
     """Solve for what is linear in backbone features, by what drawing a lesion changes.
@@ -69,37 +71,39 @@ def solve_by_negatives(
         negatives: Batches of features of normal pairs, of negatives made of them, and of the abnormal fraction of each
             location, ``(B, H, W)``: those above a half show what an abnormal place is.
         statistics: Of the normal features of each modality.
-        shrinkage: See :func:`~.discriminant.location_discriminant`.
+        shrinkages: See :func:`~.discriminant.location_discriminant`; of each size at which locations are judged.
         ridge: See :func:`~.discriminant.image_discriminant`.
     """
     normal = torch.cat([head.weigh([features[modality] for modality in modalities]) for features in normals])
-    changes: dict[Modality, list[torch.Tensor]] = {modality: [] for modality in modalities}
+    changes: list[dict[Modality, list[torch.Tensor]]] = [{modality: [] for modality in modalities} for _ in shrinkages]
     abnormal, images = torch.zeros_like(normal[0]), 0
     for before, after, masks in negatives:
         abnormal += head.weigh([after[modality] for modality in modalities]).sum(0)
         images += len(after[modalities[0]].map)
-        inside = torch.stack([masks[modality] > 0.5 for modality in modalities]).any(0).flatten(1)
-        drawn = inside.any(1)
-        within = inside[drawn, None].float()
+        shown = torch.stack([masks[modality] for modality in modalities]).float()
+        for size, found in enumerate(changes):
+            grid = after[modalities[0]].maps[size].shape[-2:]
+            inside = (F.interpolate(shown, grid, mode="area") > 0.5).any(0)
+            for modality in modalities:
+                found[modality].append(_change(before[modality].maps[size], after[modality].maps[size], inside))
+    locations = []
+    for size, shrinkage in enumerate(shrinkages):
+        solutions = []
         for modality in modalities:
-            difference = (after[modality].map[drawn].float() - before[modality].map[drawn].float()).flatten(2)
-            changes[modality].append((difference * within).sum(2) / within.sum(2))
-    # The lesions of each image count the same, however large they are.
-    lesions = [torch.cat(changes[modality]) for modality in modalities]
-    means = [statistics[modality].mean.to(normal.device) for modality in modalities]
-    covariances = [statistics[modality].covariance.to(normal.device) for modality in modalities]
-    locations = [
-        location_discriminant(covariance, mean, own.sum(0) / max(1, len(own)), shrinkage)
-        for covariance, mean, own in zip(covariances, means, lesions, strict=True)
-    ]
-    head.set_location_discriminant(_mean(locations))
+            # The lesions of each image count the same, however large they are.
+            lesions, own = torch.cat(changes[size][modality]), statistics[modality]
+            mean, covariance = (value[size].to(normal.device) for value in (own.mean, own.covariance))
+            change = lesions.sum(0) / max(1, len(lesions))
+            solutions.append(location_discriminant(covariance, mean, change, shrinkage))
+        locations.append(_mean(solutions))
+    head.set_location_discriminants(locations)
     # The head sees statistics of unit length; the ridge is meant for statistics of unit deviation.
     ridge, change_of_image = ridge / normal.shape[-1], abnormal / images - normal.mean(0)
-    solutions = []
-    for size, change in zip(normal.unbind(1), change_of_image, strict=True):
-        parts = zip(size.chunk(len(modalities), 1), change.chunk(len(modalities)), strict=True)
-        solutions.append(_mean([image_discriminant(*part, ridge) for part in parts]))
-    head.set_image_discriminants(solutions)
+    of_images = []
+    for seen, change in zip(normal.unbind(1), change_of_image, strict=True):
+        parts = zip(seen.chunk(len(modalities), 1), change.chunk(len(modalities)), strict=True)
+        of_images.append(_mean([image_discriminant(*part, ridge) for part in parts]))
+    head.set_image_discriminants(of_images)
 
 
 @torch.no_grad()
@@ -110,7 +114,7 @@ def solve_students(
     negatives: Iterable[Features],
     statistics: Mapping[Modality, FeatureStatistics],
     registered: bool,
-    shrinkage: float,
+    shrinkages: Sequence[float],
     ridge: float,
 ) -> None:
     """Distil what is linear in backbone features: each student predicts the teacher's from its own modality.
@@ -125,10 +129,10 @@ def solve_students(
         negatives: Batches of features of negatives made of them.
         statistics: Of the normal features.
         registered: Whether the two modalities show the same tissue.
-        shrinkage: See :func:`~.discriminant.location_discriminant`.
+        shrinkages: See :func:`~.discriminant.location_discriminant`; of each size at which locations are judged.
         ridge: See :func:`~.discriminant.image_discriminant`.
     """
-    fits = {m: _LinearDistillation(students[m], teacher, statistics[m].mean) for m in Modality}
+    fits = {m: _LinearDistillation(students[m], teacher, statistics[m].mean[: len(shrinkages)]) for m in Modality}
     for batches, are_normal in ((normals, True), (negatives, False)):
         for features in batches:
             for modality, fit in fits.items():
@@ -136,11 +140,11 @@ def solve_students(
                 fit.take_in_images(features[modality], given)
                 if are_normal:
                     fit.take_in_locations(features[modality], given)
-    solutions = {m: fit.solve(statistics[m].covariance, shrinkage, ridge) for m, fit in fits.items()}
+    solutions = {m: fit.solve(statistics[m].covariance, shrinkages, ridge) for m, fit in fits.items()}
     if students[Modality.WLI] is students[Modality.NBI]:
         solutions = dict.fromkeys(Modality, _Solution.mean(list(solutions.values())))
     for modality, solution in solutions.items():
-        students[modality].set_location_discriminant(solution.location)
+        students[modality].set_location_discriminants(solution.locations)
         students[modality].set_image_discriminants(solution.images)
 
 
@@ -158,24 +162,24 @@ def fit_distances(
         statistics: Of these features.
     """
     heads = list(heads)
-    moments: dict[Any, list[FeatureStatistics]] = defaultdict(list)
+    moments: dict[Any, list[tuple[torch.Tensor, torch.Tensor]]] = defaultdict(list)
     locations: dict[Any, list[torch.Tensor]] = defaultdict(list)
     images: dict[Any, list[torch.Tensor]] = defaultdict(list)
     for head, modalities in heads:
         for distance, modality in zip(head.location_distances, _measured(head, modalities), strict=True):
-            moments[distance].append(statistics[modality])
-    for distance, own in moments.items():
-        mean, covariance = (torch.stack(x).mean(0) for x in zip(*((s.mean, s.covariance) for s in own), strict=True))
-        distance.fit_covariance(mean, covariance)
+            own = statistics[modality]
+            moments[distance].append((own.mean[head.measured_size], own.covariance[head.measured_size]))
+    for distance, found in moments.items():
+        distance.fit_covariance(*(torch.stack(values).mean(0) for values in zip(*found, strict=True)))
     for features in normals:
         for head, modalities in heads:
             evidence = [features[modality] for modality in modalities]
             for distance, part in zip(head.location_distances, _measured(head, evidence), strict=True):
-                locations[distance].append(distance.distance(part.map).flatten())
+                locations[distance].append(distance.distance(part.maps[head.measured_size]).flatten())
             for distance, part in zip(head.image_distances, evidence, strict=True):
                 images[distance].append(part.map.mean((-2, -1), dtype=torch.float32))
-    for distance, found in locations.items():
-        distance.fit_scale(torch.cat(found))
+    for distance, distances in locations.items():
+        distance.fit_scale(torch.cat(distances))
     for distance, samples in images.items():
         distance.fit(torch.cat(samples))
 
@@ -186,6 +190,14 @@ T = TypeVar("T")
 def _measured(head: LinearHead, parts: Sequence[T]) -> Sequence[T]:
     """Those of the parts of the evidence whose locations are measured: all or none."""
     return parts if head.location_distances else ()
+
+
+def _change(before: torch.Tensor, after: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:
+    """What a lesion adds to features ``(B, C, h, w)``, in the mean of its locations: ``(N, C)``, where there is one."""
+    drawn = inside.flatten(1).any(1)
+    within = inside[drawn].flatten(1)[:, None].float()
+    difference = (after[drawn].float() - before[drawn].float()).flatten(2)
+    return (difference * within).sum(2) / within.sum(2)
 
 
 def _mean(solutions: Sequence[Discriminant]) -> Discriminant:
@@ -199,7 +211,8 @@ def _mean(solutions: Sequence[Discriminant]) -> Discriminant:
 class _Solution(NamedTuple):
     """What a student predicts its teacher by."""
 
-    location: Discriminant
+    locations: list[Discriminant]
+    """At each size at which locations are judged."""
     images: list[Discriminant]
     """At each size."""
 
@@ -210,8 +223,7 @@ class _Solution(NamedTuple):
         def middle(parts: Sequence[Discriminant]) -> Discriminant:
             return Discriminant(*(torch.stack(part).mean(0) for part in zip(*parts, strict=True)))
 
-        locations, images = zip(*solutions, strict=True)
-        return cls(middle(locations), [middle(size) for size in zip(*images, strict=True)])
+        return cls(*([middle(size) for size in zip(*level, strict=True)] for level in zip(*solutions, strict=True)))
 
 
 class _LinearDistillation:
@@ -220,12 +232,13 @@ class _LinearDistillation:
     Args:
         student: Head of the student.
         teacher: Head of the teacher.
-        mean: Mean of the student's evidence, ``(C,)``.
+        mean: Mean of the student's evidence at each size at which locations are judged, ``(S, C)``.
     """
 
     def __init__(self, student: LinearHead, teacher: LinearHead, mean: torch.Tensor) -> None:
         self.student, self.teacher, self.mean = student, teacher, mean
-        self.product, self.total, self.count = torch.zeros_like(mean), 0.0, 0
+        self.product = torch.zeros_like(mean)
+        self.total, self.count = [0.0] * len(mean), [0] * len(mean)
         self.normal_images = 0
         self.statistics: list[torch.Tensor] = []
         self.targets: list[torch.Tensor] = []
@@ -233,23 +246,27 @@ class _LinearDistillation:
     def take_in_locations(self, features: ImageFeatures, given: Sequence[ImageFeatures]) -> None:
         """Take in the student's features of some images, and those that the teacher is given."""
         self.mean, self.product = self.mean.to(features.map.device), self.product.to(features.map.device)
-        odds = self.teacher.discriminate(given).flatten(1)
-        self.normal_images += len(odds)
-        centred = features.map.float().flatten(2) - self.mean[:, None]
-        self.product += torch.einsum("bcl,bl->c", centred, odds)
-        self.total += float(odds.sum())
-        self.count += odds.numel()
+        self.normal_images += len(features.map)
+        for size, found in enumerate(self.teacher.discriminate(given)):
+            odds = found.flatten(1)
+            centred = features.maps[size].float().flatten(2) - self.mean[size, :, None]
+            self.product[size] += torch.einsum("bcl,bl->c", centred, odds)
+            self.total[size] += float(odds.sum())
+            self.count[size] += odds.numel()
 
     def take_in_images(self, features: ImageFeatures, given: Sequence[ImageFeatures]) -> None:
         """The same for the level of images."""
         self.statistics.append(self.student.weigh([features]))
         self.targets.append(self.teacher.margins(self.teacher.weigh(given)))
 
-    def solve(self, covariance: torch.Tensor, shrinkage: float, ridge: float) -> _Solution:
+    def solve(self, covariances: torch.Tensor, shrinkages: Sequence[float], ridge: float) -> _Solution:
         """The student's log odds of a location and of the image, in units of their deviation over normal ones."""
-        covariance = covariance.to(self.product.device)
-        weight = whitened(covariance, self.product / self.count, shrinkage)
-        location = Discriminant(weight, self.total / self.count - weight @ self.mean)
+        locations = []
+        for size, shrinkage in enumerate(shrinkages):
+            covariance = covariances[size].to(self.product.device)
+            weight = whitened(covariance, self.product[size] / self.count[size], shrinkage)
+            location = Discriminant(weight, self.total[size] / self.count[size] - weight @ self.mean[size])
+            locations.append(location.scaled((weight @ covariance @ weight).sqrt()))
         images = []
         for statistics, targets in zip(
             torch.cat(self.statistics).unbind(1), torch.cat(self.targets).unbind(1), strict=True
@@ -258,4 +275,4 @@ class _LinearDistillation:
             weight = whitened_among_samples(centred, targets @ centred / len(targets), ridge / statistics.shape[1])
             image = Discriminant(weight, targets.mean() - weight @ statistics.mean(0))
             images.append(image.scaled((statistics[: self.normal_images] @ weight).std(correction=0)))
-        return _Solution(location.scaled((location.weight @ covariance @ location.weight).sqrt()), images)
+        return _Solution(locations, images)

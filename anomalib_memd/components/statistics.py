@@ -11,16 +11,16 @@ if TYPE_CHECKING:
 
 
 class FeatureStatistics(NamedTuple):
-    """Mean and deviation of features over the normal training images of one modality."""
+    """Mean and deviation of features over the normal training images of one modality, at each of S sizes."""
 
     mean: torch.Tensor
-    """Of each channel, ``(C,)``."""
+    """Of each channel, ``(S, C)``."""
     std: torch.Tensor
-    """Of each channel, ``(C,)``."""
+    """Of each channel, ``(S, C)``."""
     covariance: torch.Tensor
-    """Of the channels, over all locations, ``(C, C)``."""
+    """Of the channels, over all locations, ``(S, C, C)``."""
     global_mean: torch.Tensor
-    """Of the deviations in an image, ``(S * C,)``, see :attr:`.ImageFeatures.statistics`."""
+    """Of the deviations in an image, ``(S, C)``, see :attr:`.ImageFeatures.statistics`."""
     global_std: torch.Tensor
     """Likewise."""
 
@@ -146,15 +146,17 @@ def feature_statistics(batches: Iterable["ImageFeatures"]) -> FeatureStatistics:
         Statistics in float32.
     """
     sums = [torch.zeros((), dtype=torch.float64) for _ in range(4)]
-    images, locations = 0, 0
+    images, locations = 0, torch.zeros((), dtype=torch.float64)
     for batch in batches:
-        vectors, pooled = batch.map.movedim(1, -1).flatten(0, 2).float(), batch.statistics.cpu().double()
+        vectors = [own.movedim(1, -1).flatten(0, 2).float() for own in batch.maps]
+        pooled = batch.statistics.cpu().double()
         images += len(pooled)
-        locations += len(vectors)
-        parts = vectors.sum(0), vectors.T @ vectors, pooled.sum(0), pooled.square().sum(0)
+        locations = locations + torch.tensor([len(own) for own in vectors])
+        firsts, seconds = (torch.stack(own) for own in zip(*((x.sum(0), x.T @ x) for x in vectors), strict=True))
+        parts = firsts, seconds, pooled.sum(0), pooled.square().sum(0)
         sums = [total + part.cpu().double() for total, part in zip(sums, parts, strict=True)]
-    mean, global_mean = sums[0] / locations, sums[2] / images
-    covariance = sums[1] / locations - torch.outer(mean, mean)
-    std = covariance.diagonal().clamp_min(0).sqrt()
+    mean, global_mean = sums[0] / locations[:, None], sums[2] / images
+    covariance = sums[1] / locations[:, None, None] - mean[:, :, None] * mean[:, None]
+    std = covariance.diagonal(dim1=1, dim2=2).clamp_min(0).sqrt()
     global_std = (sums[3] / images - global_mean.square()).clamp_min(0).sqrt()
     return FeatureStatistics(*(value.float() for value in (mean, std, covariance, global_mean, global_std)))

@@ -121,17 +121,28 @@ def test_a_checkpoint_of_an_older_version_says_what_reads_it(checkpoint, tmp_pat
         MEMD.load_from_checkpoint(tmp_path / "old.ckpt")
 
 
-def test_a_checkpoint_from_before_there_were_overviews_still_judges(tmp_path):
-    old = small_memd(overview=False).eval()
-    torch.nn.init.normal_(old.model.student(old.modality).image.weight)
+@pytest.mark.parametrize(
+    ("version", "missing"),
+    [
+        ("0.12.0", ["overview", "overview_shrinkage", "relative_map"]),
+        ("0.13.0", ["overview_shrinkage", "relative_map"]),
+    ],
+)
+def test_a_checkpoint_from_before_there_were_overviews_still_judges(tmp_path, version, missing):
+    old = small_memd(overview="overview" not in missing, overview_shrinkage=None, relative_map=False).eval()
+    student = old.model.student(old.modality)
+    for linear in (*student.images, *student.locations):
+        torch.nn.init.normal_(linear.weight)
     content = torch.load(saved(old, tmp_path / "old.ckpt"), weights_only=True)
-    del content["hyper_parameters"]["head"]["overview"]
-    torch.save(content | {VERSION_KEY: "0.12.0"}, tmp_path / "old.ckpt")
+    for option in missing:
+        del content["hyper_parameters"]["head"][option]
+    torch.save(content | {VERSION_KEY: version}, tmp_path / "old.ckpt")
     loaded = MEMD.load_from_checkpoint(tmp_path / "old.ckpt").eval()
-    assert not loaded.model.embedding.overview
     images = torch.rand(2, 3, 64, 64)
     with torch.no_grad():
-        assert torch.equal(loaded.model(images).pred_score, old.model(images).pred_score)
+        ours, theirs = loaded.model(images), old.model(images)
+    assert torch.equal(ours.pred_score, theirs.pred_score)
+    assert torch.equal(ours.anomaly_map, theirs.anomaly_map)
 
 
 def test_weights_that_cannot_be_fetched_are_missed_unless_a_checkpoint_brings_them(

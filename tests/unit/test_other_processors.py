@@ -33,7 +33,7 @@ def kept(model, count=16, negatives=2):
     cache = FeatureCache.__new__(FeatureCache)
     cache.negatives = negatives
     shape = (count, 1 + negatives, 2, model.model.embedding.channels)
-    overview = torch.rand(shape).bfloat16() if model.model.embedding.overview else None
+    overview = torch.rand(*shape, 2, 2).bfloat16() if model.model.embedding.overview else None
     cache.features = ImageFeatures(torch.rand(*shape, 4, 4).bfloat16(), overview)
     cache.masks = torch.ones(count, negatives, 2, 4, 4).bfloat16()
     return FeatureSet(cache, torch.arange(count), GPU)
@@ -54,7 +54,7 @@ def test_both_stages_are_solved_for_on_a_gpu():
     with pretended_gpu(model):
         for stage in Stage:
             model.solve(stage, given)
-            seen = ImageFeatures(torch.rand(6, 384, 4, 4, device=GPU), torch.rand(6, 384, device=GPU))
+            seen = ImageFeatures(torch.rand(6, 384, 4, 4, device=GPU), torch.rand(6, 384, 2, 2, device=GPU))
             labelled = [(dict.fromkeys(Modality, seen), torch.ones(6, device=GPU) > 0)]
             weigh_evidence(model.model.detectors(stage), labelled, 1.0)
         assert all(is_fake(value) for value in model.model.state_dict().values())

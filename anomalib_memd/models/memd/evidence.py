@@ -15,17 +15,23 @@ from anomalib_memd.components.statistics import ChannelStandardization, FeatureS
 from .judgement import Detector, Judgement, deviation
 from .options import Head
 
+LIMIT = 4.0
+"""How far the log odds of the image go at most, in a map that is relative: what is known of all locations together."""
+
 
 class EvidenceDetector(Detector):
     """Judges backbone features of one modality, or of both, by what is solved for.
 
     Log odds of locations are linear in the features. The image is judged by a piece of local evidence and by two or
-    three of global evidence, see :meth:`image_evidence`. To the odds of locations it adds how far their features are
-    from normal, and what is known of the image. The teacher looks at two maps, a student at one.
+    three of global evidence, see :meth:`image_evidence`. To the odds of locations it adds those at half the size, how
+    far their features are from normal, and what is known of the image. The teacher looks at two modalities, a student
+    at one.
+
+    A relative map tells where in the image it is abnormal, and by the image's own log odds whether it is.
 
     Args:
         channels: Number of channels of each map.
-        parts: Number of maps; distances are the mean over them.
+        parts: Number of modalities; distances are the mean over them.
         options: Weights of what is known of locations beside the discriminant.
     """
 
@@ -35,10 +41,12 @@ class EvidenceDetector(Detector):
         self.overview = nn.Linear(parts * channels, 1) if options.overview else None
         self.standardize = ChannelStandardization(len(self.images) * parts * channels)
         self.discriminant = nn.Conv2d(parts * channels, 1, 1)
-        for linear in (*self.images, self.discriminant):
+        self.overview_discriminant = nn.Conv2d(parts * channels, 1, 1) if len(options.shrinkages) > 1 else None
+        for linear in (*self.images, *self.locations):
             nn.init.zeros_(linear.weight)
             nn.init.zeros_(linear.bias)
         self.distance_weight, self.image_weight = options.distance_weight, options.image_weight
+        self.relative = options.relative_map
         measured = parts if options.distance_weight else 0
         self.location_distances = nn.ModuleList(NormalDistance(channels) for _ in range(measured))
         self.image_distances = nn.ModuleList(NearestNormals(channels) for _ in range(parts))
@@ -49,16 +57,22 @@ class EvidenceDetector(Detector):
         """The discriminants of images, one for each size."""
         return [self.image] if self.overview is None else [self.image, self.overview]
 
+    @property
+    def locations(self) -> list[nn.Conv2d]:
+        """The discriminants of locations, one for each size at which they are judged."""
+        overview = self.overview_discriminant
+        return [self.discriminant] if overview is None else [self.discriminant, overview]
+
+    @property
+    def measured_size(self) -> int:
+        """Number of the size at which distances of locations are measured: the smallest at which they are judged."""
+        return len(self.locations) - 1
+
     def fit_statistics(self, statistics: Sequence[FeatureStatistics]) -> None:
         """Take over the statistics of the normal training images, of each part."""
-        mean, std = (
-            self._by_size([getattr(own, name)[None] for own in statistics]) for name in ("global_mean", "global_std")
-        )
+        mean = torch.cat([own.global_mean for own in statistics], dim=1)
+        std = torch.cat([own.global_std for own in statistics], dim=1)
         self.standardize.fit(mean.flatten(), std.flatten())
-
-    def _by_size(self, statistics: Sequence[torch.Tensor]) -> torch.Tensor:
-        """Statistics ``(B, S * C)`` of each part as ``(B, S, parts * C)``."""
-        return torch.cat([own.unflatten(1, (len(self.images), -1)) for own in statistics], dim=2)
 
     def weigh(self, features: Sequence[ImageFeatures]) -> torch.Tensor:
         """What the discriminants of images are linear in: standardised statistics of images, of about unit length.
@@ -69,21 +83,27 @@ class EvidenceDetector(Detector):
         Returns:
             Shape ``(B, S, parts * channels)``, for each size of the image.
         """
-        statistics = self._by_size([part.statistics for part in features])
+        statistics = torch.cat([part.statistics for part in features], dim=2)
         return self.standardize(statistics.flatten(1)).view_as(statistics) / statistics.shape[2] ** 0.5
 
-    def discriminate(self, features: Sequence[ImageFeatures]) -> torch.Tensor:
-        """Log odds of each location, linear in the features; shape ``(B, 1, H, W)``, in float32.
+    def discriminate(self, features: Sequence[ImageFeatures]) -> list[torch.Tensor]:
+        """Log odds of each location at each size at which they are judged, linear in the features.
 
-        Its weights whiten the features, large ones of either sign, so half precision would not do.
+        Their weights whiten the features, large ones of either sign, so half precision would not do.
+
+        Returns:
+            Of each size, shape ``(B, 1, h, w)``, in float32.
         """
+        found = []
         with torch.autocast(features[0].map.device.type, enabled=False):
-            odds, start = self.discriminant.bias[:, None, None], 0  # type: ignore[index]
-            for part in features:
-                stop = start + part.map.shape[1]
-                odds = odds + F.conv2d(part.map.float(), self.discriminant.weight[:, start:stop])
-                start = stop
-            return odds
+            for size, discriminant in enumerate(self.locations):
+                odds, start = discriminant.bias[:, None, None], 0  # type: ignore[index]
+                for part in features:
+                    own = part.maps[size]
+                    odds = odds + F.conv2d(own.float(), discriminant.weight[:, start : start + own.shape[1]])
+                    start += own.shape[1]
+                found.append(odds)
+        return found
 
     def margins(self, weighed: torch.Tensor) -> torch.Tensor:
         """Log odds of the image at each size, linear in the output of :meth:`weigh`; shape ``(B, S)``."""
@@ -92,8 +112,9 @@ class EvidenceDetector(Detector):
     def image_evidence(self, features: Sequence[ImageFeatures], among: bool = False) -> torch.Tensor:
         """What speaks for an abnormal image.
 
-        Local evidence is the logarithm of the deviation over locations of their log odds. Global evidence is that of
-        the distance of the pooled features to the nearest normal ones, and the discriminant of images at each size.
+        Local evidence is the logarithm of the deviation over locations of their log odds at full size. Global evidence
+        is that of the distance of the pooled features to the nearest normal ones, and the discriminant of images at
+        each size.
 
         Args:
             features: Of each part.
@@ -102,7 +123,7 @@ class EvidenceDetector(Detector):
         Returns:
             Shape ``(B, 2 + S)``.
         """
-        return self._image_evidence(features, self.discriminate(features), among)
+        return self._image_evidence(features, self.discriminate(features)[0], among)
 
     def _image_evidence(
         self, features: Sequence[ImageFeatures], odds: torch.Tensor, among: bool = False
@@ -114,10 +135,11 @@ class EvidenceDetector(Detector):
         return torch.cat([local[:, None], distance[:, None], self.margins(self.weigh(features))], 1)
 
     @torch.no_grad()
-    def set_location_discriminant(self, solution: Discriminant) -> None:
-        """Take over log odds of locations, linear in the features."""
-        self.discriminant.weight.copy_(solution.weight.view_as(self.discriminant.weight))
-        self.discriminant.bias.copy_(solution.bias)
+    def set_location_discriminants(self, solutions: Sequence[Discriminant]) -> None:
+        """Take over log odds of locations at each size, linear in the features."""
+        for location, solution in zip(self.locations, solutions, strict=True):
+            location.weight.copy_(solution.weight.view_as(location.weight))
+            location.bias.copy_(solution.bias)  # type: ignore[union-attr]
 
     @torch.no_grad()
     def set_image_discriminants(self, solutions: Sequence[Discriminant]) -> None:
@@ -129,8 +151,16 @@ class EvidenceDetector(Detector):
     def forward(self, features: Sequence[ImageFeatures]) -> Judgement:
         """Judge backbone features of each part."""
         odds = self.discriminate(features)
-        image = self.evidence(self._image_evidence(features, odds))
+        image = self.evidence(self._image_evidence(features, odds[0]))
+        whether = image
+        if self.relative:
+            odds = [own - own.mean((-2, -1), keepdim=True) for own in odds]
+            whether = LIMIT * torch.tanh(image / LIMIT)
         if self.location_distances:
-            measured = [distance(part.map) for distance, part in zip(self.location_distances, features, strict=True)]
-            odds = odds + self.distance_weight * torch.stack(measured).mean(0)[:, None]
-        return Judgement(image, odds + self.image_weight * image[:, None, None, None])
+            maps = [part.maps[self.measured_size] for part in features]
+            measured = [distance(own) for distance, own in zip(self.location_distances, maps, strict=True)]
+            odds[-1] = odds[-1] + self.distance_weight * torch.stack(measured).mean(0)[:, None]
+        where = odds[0]
+        for half in odds[1:]:
+            where = where + F.interpolate(half, where.shape[-2:], mode="bilinear", align_corners=False)
+        return Judgement(image, where + self.image_weight * whether[:, None, None, None])

@@ -250,5 +250,7 @@ class MEMD(TeacherStudentMixin, AnomalibModule):
         found = {name: plain(value) for name, value in options.items() if name not in COMPONENTS}
         found["backbone_weights"] = backbones.RANDOM
         found["training"] |= {"teacher_ckpt": None}
-        found["head"].setdefault("overview", False)  # Checkpoints before version 0.13 have none.
+        # Checkpoints before version 0.13 have no overview, and those before 0.14 none in the map.
+        for name, value in {"overview": False, "overview_shrinkage": None, "relative_map": False}.items():
+            found["head"].setdefault(name, value)
         return found

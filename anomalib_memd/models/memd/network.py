@@ -45,9 +45,9 @@ class ModalityEncoder(nn.Module):
     def fit_statistics(self, statistics: FeatureStatistics) -> None:
         """Take over the statistics of the normal training images."""
         if isinstance(self.standardize, Whitening):
-            self.standardize.fit(statistics.mean, statistics.covariance)
+            self.standardize.fit(statistics.mean[0], statistics.covariance[0])
         else:
-            self.standardize.fit(statistics.mean, statistics.std)
+            self.standardize.fit(statistics.mean[0], statistics.std[0])
 
     def forward(self, features: torch.Tensor, noise: torch.Tensor | None = None) -> torch.Tensor:
         """Encode features of shape ``(B, C, H, W)`` as ``(B, width, H, W)``.

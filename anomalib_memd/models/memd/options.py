@@ -115,12 +115,18 @@ class Head(Options):
     Args:
         evidence: By what detectors judge: backbone, which is solved for, or encoding, which is trained.
         overview: Whether they look at the image at half its size too, for a second discriminant of the image.
+        overview_shrinkage: With an overview, what is added to the correlations of backbone channels where a second
+            discriminant of locations is solved for. Distances of locations are measured at half size then. ``None``
+            judges locations at full size alone.
         prior: How strongly labelled validation images have to speak for weighing the evidence on the image unequally.
             Without such images all of it weighs the same.
         distance_weight: Weight of the distance from normal features in the log odds of locations, where that of the
             discriminant is 1; 0 for none.
         image_weight: Weight of the image's log odds in those of its locations.
-        shrinkage: What is added to the correlations of backbone channels where the discriminant is solved for.
+        relative_map: Whether log odds of locations are relative to their mean over the image, and those of the image,
+            which tell how locations of several images compare, are limited.
+        shrinkage: What is added to the correlations of backbone channels where the discriminant at full size is solved
+            for.
         ridge: What is added to the variance of global statistics where the teacher's image logits are solved for.
         false_positive_rate: Share of normal images that may be called abnormal, above 0 and below 1. It sets thresholds
             where no validation image is abnormal.
@@ -131,17 +137,26 @@ class Head(Options):
         "distance_weight": AT_LEAST_0,
         "image_weight": AT_LEAST_0,
         "shrinkage": ABOVE_0,
+        "overview_shrinkage": ABOVE_0,
         "ridge": ABOVE_0,
     }
 
     evidence: Evidence | str = Evidence.BACKBONE
     overview: bool = True
+    overview_shrinkage: float | None = 1.0
     prior: float = 1.0
     distance_weight: float = 1.0
-    image_weight: float = 0.25
+    image_weight: float = 1.0
+    relative_map: bool = True
     shrinkage: float = 0.1
     ridge: float = 3.0
     false_positive_rate: float = 0.1
+
+    @property
+    def shrinkages(self) -> tuple[float, ...]:
+        """The shrinkage at each size whose locations are judged, the full one first."""
+        both = self.overview and self.overview_shrinkage is not None
+        return (self.shrinkage, self.overview_shrinkage) if both else (self.shrinkage,)  # type: ignore[return-value]
 
 
 @dataclass(frozen=True)

@@ -100,9 +100,9 @@ class MEMDModel(nn.Module):
             given: Training pairs.
             noise: Noise on the features of negatives.
             paired_targets: Whether the students learn from what the teacher makes of a pair.
-            options: Of these, shrinkage and ridge.
+            options: Of these, the shrinkages and the ridge.
         """
-        statistics, strength = given.statistics, (options.shrinkage, options.ridge)
+        statistics, strength = given.statistics, (options.shrinkages, options.ridge)
         self.fit_statistics(stage, statistics)
         if self.learns:
             return
@@ -113,7 +113,7 @@ class MEMDModel(nn.Module):
             paired = paired_targets and given.registered
             solve_students(students, self.teacher, given.normals(), abnormal, statistics, paired, *strength)
         else:
-            scales = {modality: own.std for modality, own in statistics.items()}
+            scales = {modality: own.std[0] for modality, own in statistics.items()}
             for detector, modalities in detectors:
                 noisy = (pair.with_noise(noise, scales) for pair in given.pairs())
                 negatives = ((pair.normal, pair.abnormal, pair.masks) for pair in noisy)

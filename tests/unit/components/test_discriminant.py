@@ -18,7 +18,7 @@ from anomalib_memd.components.discriminant import (
 )
 from anomalib_memd.components.embedding import ImageFeatures
 from anomalib_memd.components.solution import fit_distances, solve_by_negatives, solve_students
-from anomalib_memd.components.statistics import feature_statistics, global_statistics
+from anomalib_memd.components.statistics import feature_statistics
 from anomalib_memd.components.two_stage import Stage
 from anomalib_memd.components.weighing import calibrate_evidence
 from anomalib_memd.modality import Modality
@@ -31,8 +31,8 @@ def heads_of(model):
 
 
 def seen(features):
-    """Features of images, and of the images at half their size, which show as much."""
-    return {m: ImageFeatures(x, global_statistics(F.avg_pool2d(x, 2))) for m, x in features.items()}
+    """Features of images, and of the images at half their size, of which each shows the mean of four locations."""
+    return {m: ImageFeatures(x, F.avg_pool2d(x, 2)) for m, x in features.items()}
 
 
 def joined(*batches):
@@ -102,7 +102,7 @@ def solved():
     for stage in Stage:
         model.fit_statistics(stage, statistics)
     negatives = [(normal, abnormal, dict.fromkeys(Modality, mask))]
-    solve_by_negatives(model.teacher, list(Modality), [normal], negatives, statistics, 0.0, 1.0)
+    solve_by_negatives(model.teacher, list(Modality), [normal], negatives, statistics, (0.0, 0.0), 1.0)
     return model, normal, abnormal, mask.bool(), statistics
 
 
@@ -110,10 +110,13 @@ def test_teacher_tells_lesions_apart_without_training(solved):
     model, normal, abnormal, mask, _ = solved
     with torch.no_grad():
         head = model.teacher
-        odds = head.discriminate(list(abnormal.values()))[:, 0]
+        odds, half = (own[:, 0] for own in head.discriminate(list(abnormal.values())))
         before, after = (head.margins(head.weigh(list(x.values()))) for x in (normal, abnormal))
     assert (odds[mask] > 0).float().mean() > 0.95
     assert (odds[~mask] > 0).float().mean() < 0.05
+    share = F.avg_pool2d(mask.float(), 2)
+    assert (half[share > 0.5] > 0).all()
+    assert (half[share == 0] < 0).all()
     assert after.shape == (60, 2)
     assert (after.amin(0) > before.amax(0)).all()
 
@@ -121,15 +124,16 @@ def test_teacher_tells_lesions_apart_without_training(solved):
 def test_students_predict_the_teacher_by_least_squares(solved):
     """Up to their scale: both levels are in units of their deviation over normal images."""
     model, normal, abnormal, _, statistics = solved
-    solve_students(heads_of(model), model.teacher, [normal], [abnormal], statistics, True, shrinkage=0.0, ridge=1.0)
+    solve_students(heads_of(model), model.teacher, [normal], [abnormal], statistics, True, (0.0, 0.0), ridge=1.0)
     with torch.no_grad():
-        odds = model.teacher.discriminate(list(normal.values())).flatten()
+        taught = model.teacher.discriminate(list(normal.values()))
         for modality in Modality:
             own = model.student(modality)
-            vectors = normal[modality].map.movedim(1, -1).flatten(0, 2).numpy()
-            reference = Ridge(alpha=1e-6).fit(vectors, odds.numpy()).predict(vectors)
-            found = own.discriminate([normal[modality]]).flatten().numpy()
-            np.testing.assert_allclose(found, reference / reference.std(), atol=1e-3)
+            found = own.discriminate([normal[modality]])
+            for size, seen_map in enumerate(normal[modality].maps):
+                vectors = seen_map.movedim(1, -1).flatten(0, 2).numpy()
+                reference = Ridge(alpha=1e-6).fit(vectors, taught[size].flatten().numpy()).predict(vectors)
+                np.testing.assert_allclose(found[size].flatten().numpy(), reference / reference.std(), atol=1e-3)
             both = joined(normal, abnormal)
             targets = model.teacher.margins(model.teacher.weigh(both)).numpy()
             all_weighed = own.weigh([both[list(Modality).index(modality)]])
@@ -143,12 +147,14 @@ def test_students_predict_the_teacher_by_least_squares(solved):
 
 def test_without_partners_the_teacher_sees_one_image_twice(solved):
     model, normal, abnormal, _, statistics = solved
-    twice = {m: [model.teacher.discriminate([normal[m]] * 2)] for m in Modality}
-    solve_students(heads_of(model), model.teacher, [normal], [abnormal], statistics, False, shrinkage=0.0, ridge=1.0)
+    twice = {m: model.teacher.discriminate([normal[m]] * 2) for m in Modality}
+    solve_students(heads_of(model), model.teacher, [normal], [abnormal], statistics, False, (0.0, 0.0), ridge=1.0)
     for modality in Modality:
         # The teacher's log odds are linear in the one image, so the student's are the same.
-        found = model.student(modality).discriminate([normal[modality]])
-        torch.testing.assert_close(found, twice[modality][0] / twice[modality][0].std(), atol=1e-3, rtol=1e-3)
+        for found, target in zip(
+            model.student(modality).discriminate([normal[modality]]), twice[modality], strict=True
+        ):
+            torch.testing.assert_close(found, target / target.std(), atol=1e-3, rtol=1e-3)
 
 
 def test_distances_are_fitted_to_the_features_of_their_modality(solved):
@@ -169,13 +175,13 @@ def test_distances_are_fitted_to_the_features_of_their_modality(solved):
             one = abnormal[modality].map
             own = student.image_distances[0](one.mean((2, 3)))
             torch.testing.assert_close(own, teacher.image_distances[number](one.mean((2, 3))))
-            own = student.location_distances[0](one)
-            torch.testing.assert_close(own, teacher.location_distances[number](one))
-            far = student.location_distances[0](normal[modality].map)
+            changed = student.location_distances[0](abnormal[modality].overview)
+            torch.testing.assert_close(changed, teacher.location_distances[number](abnormal[modality].overview))
+            far = student.location_distances[0](normal[modality].overview)
             assert float(far.mean()) == pytest.approx(0, abs=1e-3)
             assert float(far.std()) == pytest.approx(1, abs=1e-2)
-            changed = student.location_distances[0](abnormal[modality].map)
-            assert changed[mask].mean() > 0.5 + changed[~mask].mean()
+            share = F.avg_pool2d(mask.float(), 2)
+            assert changed[share > 0.5].mean() > 0.5 + changed[share == 0].mean()
 
 
 def test_a_shared_student_measures_by_both_modalities():
@@ -187,7 +193,7 @@ def test_a_shared_student_measures_by_both_modalities():
     fit_distances(model.detectors(Stage.STUDENTS), [normal], statistics)
     distance = model.student(Modality.WLI).location_distances[0]
     torch.testing.assert_close(distance.mean, torch.full((shape[1],), 2.5), atol=0.2, rtol=0)
-    assert float(distance(ImageFeatures.joined(normal.values()).map).mean()) == pytest.approx(0, abs=1e-3)
+    assert float(distance(ImageFeatures.joined(normal.values()).overview).mean()) == pytest.approx(0, abs=1e-3)
 
 
 def test_a_student_alone_is_solved_for_as_a_teacher_of_one_modality():
@@ -204,8 +210,10 @@ def test_a_student_alone_is_solved_for_as_a_teacher_of_one_modality():
     model.fit_statistics(Stage.STUDENTS, statistics)
     for student, modalities in model.detectors(Stage.STUDENTS):
         negatives = [(normal, abnormal, dict.fromkeys(Modality, mask))]
-        solve_by_negatives(student, modalities, [normal], negatives, statistics, 0.1, 1.0)
+        solve_by_negatives(student, modalities, [normal], negatives, statistics, (0.1, 1.0), 1.0)
     for m in Modality:
-        odds = model.student(m).discriminate([abnormal[m]])[:, 0]
-        assert odds[mask.bool()].min() > odds[~mask.bool()].max()
-        assert torch.sign(model.student(m).discriminant.weight.sum()) == torch.sign(torch.tensor(change[m]))
+        maps = model.student(m).discriminate([abnormal[m]])
+        for odds, own in zip(maps, (mask, mask[:, ::2, ::2]), strict=True):
+            assert odds[:, 0][own.bool()].min() > odds[:, 0][~own.bool()].max()
+        for location in model.student(m).locations:
+            assert torch.sign(location.weight.sum()) == torch.sign(torch.tensor(change[m]))

@@ -46,7 +46,7 @@ def test_embedding_is_that_of_the_backbone(backbone):
     found = FeatureEmbedding(backbone)(image)
     torch.testing.assert_close(found.map, expected)
     assert found.overview is None
-    torch.testing.assert_close(found.statistics, expected.flatten(2).std(-1, correction=0))
+    torch.testing.assert_close(found.statistics, expected.flatten(2).std(-1, correction=0)[:, None])
 
 
 @torch.no_grad()
@@ -54,11 +54,11 @@ def test_the_overview_is_of_the_image_at_half_its_size(backbone):
     image = torch.randn(2, 3, 64, 96)
     half = (image[..., ::2, ::2] + image[..., 1::2, ::2] + image[..., ::2, 1::2] + image[..., 1::2, 1::2]) / 4
     whole = FeatureEmbedding(backbone)
-    expected = whole(half).map.flatten(2).std(-1, correction=0)
+    expected = whole(half).map
     found = FeatureEmbedding(backbone, overview=True)(image)
     torch.testing.assert_close(found.map, whole(image).map)
     torch.testing.assert_close(found.overview, expected, atol=1e-4, rtol=1e-4)
-    torch.testing.assert_close(found.statistics[:, expected.shape[1] :], found.overview)
+    torch.testing.assert_close(found.statistics[:, 1], expected.flatten(2).std(-1, correction=0), atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("overview", [True, False])
@@ -96,12 +96,15 @@ def test_networks_judge_an_image_by_how_its_learned_odds_deviate():
 @torch.no_grad()
 @pytest.mark.parametrize("weight", [0.0, 0.7])
 @pytest.mark.parametrize("image_weight", [0.0, 0.3])
-def test_evidence_is_all_added(weight, image_weight):
-    features = [ImageFeatures(torch.randn(3, 2, 5, 6), torch.rand(3, 2)) for _ in range(2)]
-    options = Head(distance_weight=weight, image_weight=image_weight)
+@pytest.mark.parametrize("half", [None, 1.0])
+@pytest.mark.parametrize("relative", [True, False])
+def test_evidence_is_all_added(weight, image_weight, half, relative):
+    features = [ImageFeatures(torch.randn(3, 2, 6, 8), torch.randn(3, 2, 3, 4)) for _ in range(2)]
+    options = Head(distance_weight=weight, image_weight=image_weight, overview_shrinkage=half, relative_map=relative)
     detector = EvidenceDetector(2, 2, options)
-    nn.init.normal_(detector.discriminant.weight)
-    nn.init.normal_(detector.discriminant.bias)
+    for linear in detector.locations:
+        nn.init.normal_(linear.weight)
+        nn.init.normal_(linear.bias)
     for linear in detector.images:
         nn.init.normal_(linear.weight)
     for distance in detector.location_distances:
@@ -120,18 +123,25 @@ def test_evidence_is_all_added(weight, image_weight):
     pieces[:, 1] = (sum(far) / 2).log()
     # By size: the deviations of both parts in the whole image, then those of the overviews.
     whole = torch.cat([own.map.flatten(2).std(-1, correction=0) for own in features], 1)
-    overview = torch.cat([own.overview for own in features], 1)
+    overview = torch.cat([own.overview.flatten(2).std(-1, correction=0) for own in features], 1)
     for number, (linear, given) in enumerate(zip(detector.images, (whole, overview), strict=True)):
         pieces[:, 2 + number] = linear(given / 2)[:, 0]
     torch.testing.assert_close(detector.image_evidence(features), pieces, atol=1e-4, rtol=1e-4)
     judge = detector.evidence.standardize
     image = ((pieces - judge.mean) / judge.std) @ detector.evidence.weight + 0.3
     torch.testing.assert_close(judgement.image, image, atol=1e-4, rtol=1e-4)
+    if relative:
+        odds = odds - odds.mean((2, 3), keepdim=True)
+        image = 4 * torch.tanh(image / 4)
+    measured = [own.map if half is None else own.overview for own in features]
+    added = torch.zeros(3, 1, *measured[0].shape[-2:])
+    if half is not None:
+        added = detector.overview_discriminant(torch.cat(measured, 1))
+        added = added - relative * added.mean((2, 3), keepdim=True)
     if weight:
-        odds = (
-            odds
-            + weight * sum(d(x.map) for d, x in zip(detector.location_distances, features, strict=True))[:, None] / 2
-        )
+        far = [distance(own) for distance, own in zip(detector.location_distances, measured, strict=True)]
+        added = added + weight * sum(far)[:, None] / 2
+    odds = odds + F.interpolate(added, (6, 8), mode="bilinear", align_corners=False)
     torch.testing.assert_close(
         judgement.location, odds + image_weight * image[:, None, None, None], atol=1e-4, rtol=1e-4
     )
@@ -189,16 +199,16 @@ def test_statistics_by_their_definition():
     features = 3 + torch.randn(40, 6, 5, 7) * torch.arange(1, 7)[:, None, None]
     statistics = feature_statistics(map(ImageFeatures, features.split(16)))
     standardize = ChannelStandardization(6)
-    standardize.fit(statistics.mean, statistics.std)
+    standardize.fit(statistics.mean[0], statistics.std[0])
     standardized = standardize(features)
     torch.testing.assert_close(standardized.mean((0, 2, 3)), torch.zeros(6), atol=1e-4, rtol=0)
     torch.testing.assert_close(standardized.std((0, 2, 3), correction=0), torch.ones(6), atol=1e-3, rtol=0)
     vectors = features.movedim(1, -1).flatten(0, 2)
-    torch.testing.assert_close(statistics.covariance, vectors.T.cov(correction=0), atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(statistics.covariance[0], vectors.T.cov(correction=0), atol=1e-3, rtol=1e-3)
     pooled = features.flatten(2).std(-1, correction=0)
     torch.testing.assert_close(global_statistics(features), pooled)
-    torch.testing.assert_close(statistics.global_mean, pooled.mean(0), atol=1e-4, rtol=1e-4)
-    torch.testing.assert_close(statistics.global_std, pooled.std(0, correction=0), atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(statistics.global_mean[0], pooled.mean(0), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(statistics.global_std[0], pooled.std(0, correction=0), atol=1e-4, rtol=1e-3)
 
 
 @pytest.mark.parametrize("residual", [False, True])
@@ -216,13 +226,13 @@ def test_whitened_features_are_uncorrelated_but_for_the_shrinkage():
     mixed = torch.randn(200, 6, 5, 7) + torch.randn(200, 1, 5, 7)
     mixed = mixed * torch.arange(1, 7)[:, None, None] - 3
     statistics, whitening = feature_statistics([ImageFeatures(mixed)]), Whitening(6, 0.2)
-    whitening.fit(statistics.mean, statistics.covariance)
+    whitening.fit(statistics.mean[0], statistics.covariance[0])
     white = feature_statistics([ImageFeatures(whitening(mixed))])
-    deviation = statistics.covariance.diagonal().sqrt()
-    correlations = statistics.covariance / torch.outer(deviation, deviation)
+    deviation = statistics.covariance[0].diagonal().sqrt()
+    correlations = statistics.covariance[0] / torch.outer(deviation, deviation)
     expected = torch.linalg.solve(correlations + 0.2 * torch.eye(6), correlations)
-    torch.testing.assert_close(white.covariance, expected, atol=2e-3, rtol=2e-3)
-    torch.testing.assert_close(white.mean, torch.zeros(6), atol=1e-4, rtol=0)
+    torch.testing.assert_close(white.covariance[0], expected, atol=2e-3, rtol=2e-3)
+    torch.testing.assert_close(white.mean[0], torch.zeros(6), atol=1e-4, rtol=0)
     with pytest.raises(ValueError, match="above 0"):
         Whitening(6, 0.0)
 
@@ -239,7 +249,7 @@ def test_teacher_evidence_is_standardised_channel_by_channel(backbone):
     model = build(backbone)
     channels = model.embedding.channels
     features = {
-        m: ImageFeatures(i + (1 + i) * torch.randn(64, channels, 4, 4), 5 + i * torch.rand(64, channels))
+        m: ImageFeatures(i + (1 + i) * torch.randn(64, channels, 4, 4), 5 + i * torch.randn(64, channels, 2, 2))
         for i, m in enumerate(Modality, 1)
     }
     model.fit_statistics(Stage.TEACHER, {m: feature_statistics([features[m]]) for m in Modality})
