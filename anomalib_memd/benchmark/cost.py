@@ -1,5 +1,6 @@
 """What a method costs: memory in training; latency, size and number of parameters in use."""
 
+import hashlib
 import logging
 import statistics
 import threading
@@ -92,8 +93,10 @@ def measure_cost(model: AnomalibModule, workspace: Path, side: int = 256, repeat
         compiled = core.compile_model(network, "CPU", {"PERFORMANCE_HINT": "LATENCY"} | AS_EXPORTED)
         array = image.numpy()
         cost["openvino_ms"] = statistics.median(times_ms(lambda: compiled(array), repeats))
-        constants = [op.output(0).shape for op in network.get_ops() if op.get_type_name() == "Constant"]
-        cost["parameters"] = sum(int(torch.Size(shape).numel()) for shape in constants)
+        constants = [op.data for op in network.get_ops() if op.get_type_name() == "Constant"]
+        # What is used twice, such as a backbone that sees an image at two sizes, is stored once.
+        stored = {hashlib.sha256(values.tobytes()).digest(): values.size for values in constants}
+        cost["parameters"] = sum(stored.values())
         cost["file_bytes"] = sum(file.stat().st_size for file in Path(path).parent.glob("*.bin"))
     except Exception as error:
         logger.exception("No deployed model to measure.")

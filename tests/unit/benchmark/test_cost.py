@@ -3,7 +3,10 @@
 import subprocess
 import sys
 
-from anomalib_memd.benchmark.cost import times_ms
+import pytest
+
+from anomalib_memd.benchmark.cost import measure_cost, times_ms
+from tests.conftest import deployable_memd
 
 # In a process of its own, as a child counts as much as its parent until it has begun by itself.
 CODE = """
@@ -42,6 +45,13 @@ def test_peak_memory_counts_children_and_what_is_freed_again():
     assert idle > 0.05e9
     assert 0.78e9 < held < 0.9e9
     assert 0.78e9 < by_child < 0.78e9 + 2 * idle
+
+
+@pytest.mark.slow
+def test_what_is_used_at_two_sizes_is_stored_once(tmp_path):
+    pytest.importorskip("openvino")
+    cost = measure_cost(deployable_memd(), tmp_path, side=64, repeats=1)
+    assert cost["parameters"] == pytest.approx(cost["file_bytes"] / 4, rel=0.01)
 
 
 def test_times_leave_out_the_warm_up():
