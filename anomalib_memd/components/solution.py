@@ -6,7 +6,6 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import nn
-from torch.nn import functional as F  # noqa: N812
 
 from anomalib_memd.modality import Modality
 
@@ -19,6 +18,7 @@ from .discriminant import (
 )
 from .embedding import Features, ImageFeatures
 from .evidence import WeighedEvidence
+from .feature_cache import shrink
 from .statistics import FeatureStatistics
 
 
@@ -80,10 +80,10 @@ def solve_by_negatives(
     for before, after, masks in negatives:
         abnormal += head.weigh([after[modality] for modality in modalities]).sum(0)
         images += len(after[modalities[0]].map)
-        shown = torch.stack([masks[modality] for modality in modalities]).float()
+        shown = torch.stack([masks[modality] for modality in modalities])
         for size, found in enumerate(changes):
             grid = after[modalities[0]].maps[size].shape[-2:]
-            inside = (F.interpolate(shown, grid, mode="area") > 0.5).any(0)
+            inside = (shrink(shown, grid) > 0.5).any(0)
             for modality in modalities:
                 found[modality].append(_change(before[modality].maps[size], after[modality].maps[size], inside))
     locations = []

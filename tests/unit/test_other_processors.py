@@ -74,7 +74,7 @@ def test_features_are_computed_on_a_gpu_and_kept_in_memory():
     cache = FeatureCache.__new__(FeatureCache)
     cache.embed = model.model.embedding
     cache.pools = [[(torch.rand(3, 2, 3, 64, 64), torch.rand(2, 2, 64, 64)) for _ in range(6)]]
-    features = ImageFeatures(torch.empty(6, 3, 2, 384, 4, 4).bfloat16(), torch.empty(6, 3, 2, 384).bfloat16())
+    features = ImageFeatures(torch.empty(6, 3, 2, 384, 4, 4).bfloat16(), torch.empty(6, 3, 2, 384, 2, 2).bfloat16())
     masks = torch.empty(6, 2, 2, 4, 4).bfloat16()
     with pretended_gpu(model):
         features, masks = features.of(lambda x: x + 0), masks + 0

@@ -94,16 +94,17 @@ class EvidenceDetector(Detector):
         Returns:
             Of each size, shape ``(B, 1, h, w)``, in float32.
         """
-        found = []
+        return [self._odds(features, size) for size in range(len(self.locations))]
+
+    def _odds(self, features: Sequence[ImageFeatures], size: int) -> torch.Tensor:
+        discriminant = self.locations[size]
         with torch.autocast(features[0].map.device.type, enabled=False):
-            for size, discriminant in enumerate(self.locations):
-                odds, start = discriminant.bias[:, None, None], 0  # type: ignore[index]
-                for part in features:
-                    own = part.maps[size]
-                    odds = odds + F.conv2d(own.float(), discriminant.weight[:, start : start + own.shape[1]])
-                    start += own.shape[1]
-                found.append(odds)
-        return found
+            odds, start = discriminant.bias[:, None, None], 0  # type: ignore[index]
+            for part in features:
+                own = part.maps[size]
+                odds = odds + F.conv2d(own.float(), discriminant.weight[:, start : start + own.shape[1]])
+                start += own.shape[1]
+            return odds
 
     def margins(self, weighed: torch.Tensor) -> torch.Tensor:
         """Log odds of the image at each size, linear in the output of :meth:`weigh`; shape ``(B, S)``."""
@@ -123,7 +124,7 @@ class EvidenceDetector(Detector):
         Returns:
             Shape ``(B, 2 + S)``.
         """
-        return self._image_evidence(features, self.discriminate(features)[0], among)
+        return self._image_evidence(features, self._odds(features, 0), among)
 
     def _image_evidence(
         self, features: Sequence[ImageFeatures], odds: torch.Tensor, among: bool = False

@@ -155,8 +155,9 @@ class Head(Options):
     @property
     def shrinkages(self) -> tuple[float, ...]:
         """The shrinkage at each size whose locations are judged, the full one first."""
-        both = self.overview and self.overview_shrinkage is not None
-        return (self.shrinkage, self.overview_shrinkage) if both else (self.shrinkage,)  # type: ignore[return-value]
+        if not self.overview or self.overview_shrinkage is None:
+            return (self.shrinkage,)
+        return self.shrinkage, self.overview_shrinkage
 
 
 @dataclass(frozen=True)
