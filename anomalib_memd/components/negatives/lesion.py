@@ -66,10 +66,11 @@ class _Lesion:
         spot = torch.hypot(self.row - 0.4 * self.light[0], self.column - 0.4 * self.light[1])
         highlight = torch.exp(-(spot / uniform(0.05, 0.2, random)).square()) * self.opacity * choice(0.7, random)
         magnification = uniform(0.5, 0.95, random)
-        blur = uniform(0.5, 3.0, random)
+        blur = uniform(1.0, 6.0, random) * min(self.visible.shape) / 256
+        reach = 2 * math.ceil(2 * blur) + 1
         raised = {}
         for modality, image in images.items():
-            surface = gaussian_blur(self._magnify(image, magnification), 9, blur)
+            surface = gaussian_blur(self._magnify(image, magnification), reach, blur)
             raised[modality] = torch.lerp(image, surface, self.opacity) * shade + 0.8 * highlight
         return raised
 

@@ -2,8 +2,16 @@
 
 import pytest
 import torch
+from torchvision.transforms.v2.functional import gaussian_blur
 
-from anomalib_memd.components.negatives import KINDS, FeatureNoise, ImageSynthesis, field_of_view, synthesise
+from anomalib_memd.components.negatives import (
+    KINDS,
+    FeatureNoise,
+    ImageSynthesis,
+    field_of_view,
+    lesion,
+    synthesise,
+)
 from anomalib_memd.data.tissue import render
 from anomalib_memd.modality import Modality
 
@@ -34,6 +42,29 @@ def test_is_a_function_of_the_seed(kind, pairs):
     second, second_mask = ImageSynthesis(kind)(pairs[0], pairs[1], 7)
     assert torch.equal(first_mask, second_mask)
     assert all(torch.equal(first[m], second[m]) for m in Modality)
+
+
+def test_a_raised_surface_is_smoothed_in_proportion_to_the_image(monkeypatch):
+    """So a lesion is drawn alike at any size; the kernel reaches two deviations."""
+    blurred = {}
+
+    def recorded(image, reach, deviation):
+        blurred.setdefault(min(image.shape[-2:]), []).append((reach, deviation))
+        return gaussian_blur(image, reach, deviation)
+
+    monkeypatch.setattr(lesion, "gaussian_blur", recorded)
+    for side in (64, 128, 256):
+        images = [render(side, seed)[0] for seed in range(2)]
+        for seed in range(6):
+            ImageSynthesis("lesion")(*images, seed)
+    shares = {side: [deviation / side for _, deviation in found] for side, found in blurred.items()}
+    assert len(shares[256]) > 5
+    assert shares[64] == pytest.approx(shares[256])
+    assert shares[128] == pytest.approx(shares[256])
+    assert all(1 / 256 <= share <= 6 / 256 for share in shares[256])
+    assert all(
+        reach % 2 == 1 and reach // 2 >= 2 * deviation for found in blurred.values() for reach, deviation in found
+    )
 
 
 def test_mixed_takes_turns(pairs):
