@@ -33,6 +33,9 @@ class LinearHead(Protocol):
     def weigh(self, evidence: Sequence[ImageFeatures]) -> torch.Tensor:
         """Statistics ``(B, S, P * C)`` of the evidence at each size, in which log odds of the image are linear."""
 
+    def located(self, evidence: Sequence[ImageFeatures]) -> Sequence[torch.Tensor]:
+        """Where an image lies among others: of each part a vector, ``(B, C)``."""
+
     def discriminate(self, evidence: Sequence[ImageFeatures]) -> list[torch.Tensor]:
         """Log odds of locations, ``(B, 1, h, w)``, at each size at which they are judged."""
 
@@ -57,7 +60,7 @@ def solve_by_negatives(
     negatives: Iterable[tuple[Features, Features, Mapping[Modality, torch.Tensor]]],
     statistics: Mapping[Modality, FeatureStatistics],
     shrinkages: Sequence[float],
-    ridge: float,
+    ridges: Sequence[float],
 ) -> None:
     """Solve for what is linear in backbone features, by what drawing a lesion changes.
 
@@ -72,7 +75,7 @@ def solve_by_negatives(
             location, ``(B, H, W)``: those above a half show what an abnormal place is.
         statistics: Of the normal features of each modality.
         shrinkages: See :func:`~.discriminant.location_discriminant`; of each size at which locations are judged.
-        ridge: See :func:`~.discriminant.image_discriminant`.
+        ridges: See :func:`~.discriminant.image_discriminant`; of each size at which the image is judged.
     """
     normal = torch.cat([head.weigh([features[modality] for modality in modalities]) for features in normals])
     changes: list[dict[Modality, list[torch.Tensor]]] = [{modality: [] for modality in modalities} for _ in shrinkages]
@@ -97,12 +100,11 @@ def solve_by_negatives(
             solutions.append(location_discriminant(covariance, mean, change, shrinkage))
         locations.append(_mean(solutions))
     head.set_location_discriminants(locations)
-    # The head sees statistics of unit length; the ridge is meant for statistics of unit deviation.
-    ridge, change_of_image = ridge / normal.shape[-1], abnormal / images - normal.mean(0)
     of_images = []
-    for seen, change in zip(normal.unbind(1), change_of_image, strict=True):
+    for seen, change, ridge in zip(normal.unbind(1), abnormal / images - normal.mean(0), ridges, strict=True):
         parts = zip(seen.chunk(len(modalities), 1), change.chunk(len(modalities)), strict=True)
-        of_images.append(_mean([image_discriminant(*part, ridge) for part in parts]))
+        # The head sees statistics of unit length; the ridge is meant for statistics of unit deviation.
+        of_images.append(_mean([image_discriminant(*part, ridge / normal.shape[-1]) for part in parts]))
     head.set_image_discriminants(of_images)
 
 
@@ -176,8 +178,8 @@ def fit_distances(
             evidence = [features[modality] for modality in modalities]
             for distance, part in zip(head.location_distances, _measured(head, evidence), strict=True):
                 locations[distance].append(distance.distance(part.maps[head.measured_size]).flatten())
-            for distance, part in zip(head.image_distances, evidence, strict=True):
-                images[distance].append(part.map.mean((-2, -1), dtype=torch.float32))
+            for distance, own_vectors in zip(head.image_distances, head.located(evidence), strict=True):
+                images[distance].append(own_vectors)
     for distance, distances in locations.items():
         distance.fit_scale(torch.cat(distances))
     for distance, samples in images.items():

@@ -371,6 +371,7 @@ OPTIONS = {
     "a negative weight of the image": (Head, {"image_weight": -1.0}),
     "no shrinkage": (Head, {"shrinkage": 0.0}),
     "no ridge": (Head, {"ridge": 0.0}),
+    "no ridge at half size": (Head, {"overview_ridge": 0.0}),
     "a width of 0": (Encoder, {"width": 0}),
     "negative hidden channels": (Encoder, {"hidden": -1}),
     "a fusion of a word": (Encoder, {"fusion": "words"}),

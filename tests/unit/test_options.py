@@ -124,15 +124,18 @@ def test_a_checkpoint_of_an_older_version_says_what_reads_it(checkpoint, tmp_pat
 @pytest.mark.parametrize(
     ("version", "missing"),
     [
-        ("0.12.0", ["overview", "overview_shrinkage", "relative_map"]),
-        ("0.13.0", ["overview_shrinkage", "relative_map"]),
+        ("0.12.0", ["overview", "overview_shrinkage", "relative_map", "unit_statistics"]),
+        ("0.13.0", ["overview_shrinkage", "relative_map", "unit_statistics"]),
+        ("0.14.0", ["unit_statistics"]),
     ],
 )
-def test_a_checkpoint_from_before_there_were_overviews_still_judges(tmp_path, version, missing):
-    old = small_memd(overview="overview" not in missing, overview_shrinkage=None, relative_map=False).eval()
+def test_a_checkpoint_from_before_there_was_an_option_still_judges(tmp_path, version, missing):
+    before = {"overview": False, "overview_shrinkage": None, "relative_map": False, "unit_statistics": False}
+    old = small_memd(**{option: before[option] for option in missing}).eval()
     student = old.model.student(old.modality)
     for linear in (*student.images, *student.locations):
         torch.nn.init.normal_(linear.weight)
+    student.image_distances[0].fit(torch.randn(5, student.image_distances[0].bank.shape[1]))
     content = torch.load(saved(old, tmp_path / "old.ckpt"), weights_only=True)
     for option in missing:
         del content["hyper_parameters"]["head"][option]

@@ -46,7 +46,7 @@ class EvidenceDetector(Detector):
             nn.init.zeros_(linear.weight)
             nn.init.zeros_(linear.bias)
         self.distance_weight, self.image_weight = options.distance_weight, options.image_weight
-        self.relative = options.relative_map
+        self.relative, self.unit_statistics = options.relative_map, options.unit_statistics
         measured = parts if options.distance_weight else 0
         self.location_distances = nn.ModuleList(NormalDistance(channels) for _ in range(measured))
         self.image_distances = nn.ModuleList(NearestNormals(channels) for _ in range(parts))
@@ -75,7 +75,9 @@ class EvidenceDetector(Detector):
         self.standardize.fit(mean.flatten(), std.flatten())
 
     def weigh(self, features: Sequence[ImageFeatures]) -> torch.Tensor:
-        """What the discriminants of images are linear in: standardised statistics of images, of about unit length.
+        """What the discriminants of images are linear in: standardised statistics of images.
+
+        They are of unit length, the same share of it in each part, or about that long.
 
         Args:
             features: Of each part.
@@ -84,7 +86,25 @@ class EvidenceDetector(Detector):
             Shape ``(B, S, parts * channels)``, for each size of the image.
         """
         statistics = torch.cat([part.statistics for part in features], dim=2)
-        return self.standardize(statistics.flatten(1)).view_as(statistics) / statistics.shape[2] ** 0.5
+        weighed = self.standardize(statistics.flatten(1)).view_as(statistics) / statistics.shape[2] ** 0.5
+        if not self.unit_statistics:
+            return weighed
+        parts = len(features)
+        return F.normalize(weighed.unflatten(2, (parts, -1)), dim=3).flatten(2) / parts**0.5
+
+    def located(self, features: Sequence[ImageFeatures]) -> Sequence[torch.Tensor]:
+        """Where an image lies among others, of which the nearest normal ones tell its distance.
+
+        Returns:
+            Of each part, shape ``(B, channels)``: its statistics at full size if they are of unit length, or its
+            pooled features.
+        """
+        return self._located(features, self.weigh(features))
+
+    def _located(self, features: Sequence[ImageFeatures], weighed: torch.Tensor) -> Sequence[torch.Tensor]:
+        if self.unit_statistics:
+            return weighed[:, 0].chunk(len(features), 1)
+        return [part.map.mean((-2, -1), dtype=torch.float32) for part in features]
 
     def discriminate(self, features: Sequence[ImageFeatures]) -> list[torch.Tensor]:
         """Log odds of each location at each size at which they are judged, linear in the features.
@@ -114,7 +134,7 @@ class EvidenceDetector(Detector):
         """What speaks for an abnormal image.
 
         Local evidence is the logarithm of the deviation over locations of their log odds at full size. Global evidence
-        is that of the distance of the pooled features to the nearest normal ones, and the discriminant of images at
+        is that of the distance to the nearest normal images, see :meth:`located`, and the discriminant of images at
         each size.
 
         Args:
@@ -129,11 +149,12 @@ class EvidenceDetector(Detector):
     def _image_evidence(
         self, features: Sequence[ImageFeatures], odds: torch.Tensor, among: bool = False
     ) -> torch.Tensor:
-        pooled = [part.map.mean((-2, -1), dtype=torch.float32) for part in features]
-        measured = [distance(part, among) for distance, part in zip(self.image_distances, pooled, strict=True)]
+        weighed = self.weigh(features)
+        own = self._located(features, weighed)
+        measured = [distance(part, among) for distance, part in zip(self.image_distances, own, strict=True)]
         local = deviation(odds.flatten(2)).log()
         distance = torch.stack(measured).mean(0).log()
-        return torch.cat([local[:, None], distance[:, None], self.margins(self.weigh(features))], 1)
+        return torch.cat([local[:, None], distance[:, None], self.margins(weighed)], 1)
 
     @torch.no_grad()
     def set_location_discriminants(self, solutions: Sequence[Discriminant]) -> None:

@@ -127,7 +127,12 @@ class Head(Options):
             which tell how locations of several images compare, are limited.
         shrinkage: What is added to the correlations of backbone channels where the discriminant at full size is solved
             for.
-        ridge: What is added to the variance of global statistics where the teacher's image logits are solved for.
+        ridge: What is added to the variance of global statistics where discriminants of the image are solved for.
+        overview_ridge: The same at half size, where they are solved for by negatives. A student that predicts its
+            teacher's has the other one at both sizes.
+        unit_statistics: Whether the global statistics of an image are brought to unit length, so that their direction
+            counts alone, and its distance from normal images is measured among them. Otherwise they have any length,
+            and the distance is that of pooled features. Images of another device are far in any case.
         false_positive_rate: Share of normal images that may be called abnormal, above 0 and below 1. It sets thresholds
             where no validation image is abnormal.
     """
@@ -139,6 +144,7 @@ class Head(Options):
         "shrinkage": ABOVE_0,
         "overview_shrinkage": ABOVE_0,
         "ridge": ABOVE_0,
+        "overview_ridge": ABOVE_0,
     }
 
     evidence: Evidence | str = Evidence.BACKBONE
@@ -150,6 +156,8 @@ class Head(Options):
     relative_map: bool = True
     shrinkage: float = 0.1
     ridge: float = 3.0
+    overview_ridge: float = 30.0
+    unit_statistics: bool = True
     false_positive_rate: float = 0.1
 
     @property
@@ -158,6 +166,11 @@ class Head(Options):
         if not self.overview or self.overview_shrinkage is None:
             return (self.shrinkage,)
         return self.shrinkage, self.overview_shrinkage
+
+    @property
+    def ridges(self) -> tuple[float, ...]:
+        """The ridge at each size at which the image is judged, the full one first."""
+        return (self.ridge, self.overview_ridge) if self.overview else (self.ridge,)
 
 
 @dataclass(frozen=True)

@@ -100,9 +100,9 @@ class MEMDModel(nn.Module):
             given: Training pairs.
             noise: Noise on the features of negatives.
             paired_targets: Whether the students learn from what the teacher makes of a pair.
-            options: Of these, the shrinkages and the ridge.
+            options: Of these, the shrinkages and the ridges.
         """
-        statistics, strength = given.statistics, (options.shrinkages, options.ridge)
+        statistics = given.statistics
         self.fit_statistics(stage, statistics)
         if self.learns:
             return
@@ -111,13 +111,30 @@ class MEMDModel(nn.Module):
             students = {modality: self.student(modality) for modality in Modality}
             abnormal = (pair.abnormal for pair in given.pairs())
             paired = paired_targets and given.registered
-            solve_students(students, self.teacher, given.normals(), abnormal, statistics, paired, *strength)
+            solve_students(
+                students,
+                self.teacher,
+                given.normals(),
+                abnormal,
+                statistics,
+                paired,
+                options.shrinkages,
+                options.ridge,
+            )
         else:
             scales = {modality: own.std[0] for modality, own in statistics.items()}
             for detector, modalities in detectors:
                 noisy = (pair.with_noise(noise, scales) for pair in given.pairs())
                 negatives = ((pair.normal, pair.abnormal, pair.masks) for pair in noisy)
-                solve_by_negatives(detector, modalities, given.normals(), negatives, statistics, *strength)
+                solve_by_negatives(
+                    detector,
+                    modalities,
+                    given.normals(),
+                    negatives,
+                    statistics,
+                    options.shrinkages,
+                    options.ridges,
+                )
         fit_distances(detectors, given.normals(), statistics)
         calibrate_evidence(detectors, given.normals())
 

@@ -102,7 +102,7 @@ def solved():
     for stage in Stage:
         model.fit_statistics(stage, statistics)
     negatives = [(normal, abnormal, dict.fromkeys(Modality, mask))]
-    solve_by_negatives(model.teacher, list(Modality), [normal], negatives, statistics, (0.0, 0.0), 1.0)
+    solve_by_negatives(model.teacher, list(Modality), [normal], negatives, statistics, (0.0, 0.0), (1.0, 9.0))
     return model, normal, abnormal, mask.bool(), statistics
 
 
@@ -119,6 +119,19 @@ def test_teacher_tells_lesions_apart_without_training(solved):
     assert (half[share == 0] < 0).all()
     assert after.shape == (60, 2)
     assert (after.amin(0) > before.amax(0)).all()
+
+
+def test_discriminants_of_the_image_have_the_ridge_of_their_size(solved):
+    model, normal, abnormal, _, _ = solved
+    with torch.no_grad():
+        seen_normal, seen_abnormal = (model.teacher.weigh(list(x.values())) for x in (normal, abnormal))
+    channels = model.embedding.channels
+    for size, (linear, ridge) in enumerate(zip(model.teacher.images, (1.0, 9.0), strict=True)):
+        for number, part in enumerate((slice(channels), slice(channels, None))):
+            before, after = seen_normal[:, size, part], seen_abnormal[:, size, part]
+            alone = image_discriminant(before, after.mean(0) - before.mean(0), ridge / (2 * channels))
+            found = linear.weight[0, part].detach()
+            torch.testing.assert_close(found, alone.weight / 2, msg=f"size {size}, part {number}")
 
 
 def test_students_predict_the_teacher_by_least_squares(solved):
@@ -172,9 +185,10 @@ def test_distances_are_fitted_to_the_features_of_their_modality(solved):
         assert margins[1].min() > margins[0].max()
         for number, modality in enumerate(Modality):
             student, teacher = model.student(modality), model.teacher
-            one = abnormal[modality].map
-            own = student.image_distances[0](one.mean((2, 3)))
-            torch.testing.assert_close(own, teacher.image_distances[number](one.mean((2, 3))))
+            (one,) = student.located([abnormal[modality]])
+            both = teacher.located(list(abnormal.values()))
+            own = student.image_distances[0](one)
+            torch.testing.assert_close(own, teacher.image_distances[number](both[number]))
             changed = student.location_distances[0](abnormal[modality].overview)
             torch.testing.assert_close(changed, teacher.location_distances[number](abnormal[modality].overview))
             far = student.location_distances[0](normal[modality].overview)
@@ -210,7 +224,7 @@ def test_a_student_alone_is_solved_for_as_a_teacher_of_one_modality():
     model.fit_statistics(Stage.STUDENTS, statistics)
     for student, modalities in model.detectors(Stage.STUDENTS):
         negatives = [(normal, abnormal, dict.fromkeys(Modality, mask))]
-        solve_by_negatives(student, modalities, [normal], negatives, statistics, (0.1, 1.0), 1.0)
+        solve_by_negatives(student, modalities, [normal], negatives, statistics, (0.1, 1.0), (1.0, 1.0))
     for m in Modality:
         maps = model.student(m).discriminate([abnormal[m]])
         for odds, own in zip(maps, (mask, mask[:, ::2, ::2]), strict=True):

@@ -3,6 +3,8 @@
 import pytest
 import timm
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
@@ -98,9 +100,16 @@ def test_networks_judge_an_image_by_how_its_learned_odds_deviate():
 @pytest.mark.parametrize("image_weight", [0.0, 0.3])
 @pytest.mark.parametrize("half", [None, 1.0])
 @pytest.mark.parametrize("relative", [True, False])
-def test_evidence_is_all_added(weight, image_weight, half, relative):
+@pytest.mark.parametrize("unit", [True, False])
+def test_evidence_is_all_added(weight, image_weight, half, relative, unit):
     features = [ImageFeatures(torch.randn(3, 2, 6, 8), torch.randn(3, 2, 3, 4)) for _ in range(2)]
-    options = Head(distance_weight=weight, image_weight=image_weight, overview_shrinkage=half, relative_map=relative)
+    options = Head(
+        distance_weight=weight,
+        image_weight=image_weight,
+        overview_shrinkage=half,
+        relative_map=relative,
+        unit_statistics=unit,
+    )
     detector = EvidenceDetector(2, 2, options)
     for linear in detector.locations:
         nn.init.normal_(linear.weight)
@@ -119,13 +128,16 @@ def test_evidence_is_all_added(weight, image_weight, half, relative):
     pieces = torch.empty(3, 4)
     for number in range(3):
         pieces[number, 0] = odds[number].std(correction=0).log()
-    far = [d(x.map.mean((2, 3))) for d, x in zip(detector.image_distances, features, strict=True)]
-    pieces[:, 1] = (sum(far) / 2).log()
     # By size: the deviations of both parts in the whole image, then those of the overviews.
-    whole = torch.cat([own.map.flatten(2).std(-1, correction=0) for own in features], 1)
-    overview = torch.cat([own.overview.flatten(2).std(-1, correction=0) for own in features], 1)
-    for number, (linear, given) in enumerate(zip(detector.images, (whole, overview), strict=True)):
-        pieces[:, 2 + number] = linear(given / 2)[:, 0]
+    whole = [own.map.flatten(2).std(-1, correction=0) / 2 for own in features]
+    overview = [own.overview.flatten(2).std(-1, correction=0) / 2 for own in features]
+    if unit:
+        whole, overview = ([own / (own.norm(dim=1, keepdim=True) * 2**0.5) for own in x] for x in (whole, overview))
+    for number, (linear, own) in enumerate(zip(detector.images, (whole, overview), strict=True)):
+        pieces[:, 2 + number] = linear(torch.cat(own, 1))[:, 0]
+    located = whole if unit else [own.map.mean((2, 3)) for own in features]
+    far = [distance(own) for distance, own in zip(detector.image_distances, located, strict=True)]
+    pieces[:, 1] = (sum(far) / 2).log()
     torch.testing.assert_close(detector.image_evidence(features), pieces, atol=1e-4, rtol=1e-4)
     judge = detector.evidence.standardize
     image = ((pieces - judge.mean) / judge.std) @ detector.evidence.weight + 0.3
@@ -246,7 +258,7 @@ def test_noise_is_added_to_standardised_features():
 
 
 def test_teacher_evidence_is_standardised_channel_by_channel(backbone):
-    model = build(backbone)
+    model = build(backbone, unit_statistics=False)
     channels = model.embedding.channels
     features = {
         m: ImageFeatures(i + (1 + i) * torch.randn(64, channels, 4, 4), 5 + i * torch.randn(64, channels, 2, 2))
@@ -257,6 +269,34 @@ def test_teacher_evidence_is_standardised_channel_by_channel(backbone):
     assert weighed.shape == (64, 2, 2 * channels)
     torch.testing.assert_close(weighed.mean(0), torch.zeros(2, 2 * channels), atol=1e-3, rtol=0)
     torch.testing.assert_close(weighed.std(0, correction=0), torch.ones(2, 2 * channels), atol=1e-2, rtol=0)
+
+
+@given(st.floats(1.5, 8), st.integers(0, 2**31 - 1))
+@settings(deadline=None, max_examples=20)
+def test_the_direction_of_statistics_counts_and_not_how_far_they_are(factor, seed):
+    """Statistics that are further from their mean in the same direction are the same global evidence."""
+    random = torch.Generator().manual_seed(seed)
+    detector = EvidenceDetector(8, 1, Head())
+    for linear in detector.images:
+        nn.init.normal_(linear.weight, generator=random)
+    mean = 100 + torch.rand(16, generator=random)
+    detector.standardize.fit(mean, torch.rand(16, generator=random) + 0.5)
+    detector.image_distances[0].fit(F.normalize(torch.randn(30, 8, generator=random)))
+    off = torch.randn(16, generator=random)
+    near, far = ([with_deviations(*(mean + scale * off).chunk(2), random)] for scale in (1.0, factor))
+    torch.testing.assert_close(detector.weigh(near).norm(dim=2), torch.ones(1, 2), atol=1e-4, rtol=0)
+    torch.testing.assert_close(detector.weigh(far), detector.weigh(near), atol=1e-3, rtol=0)
+    evidence, further = (detector.image_evidence(x)[:, 1:] for x in (near, far))
+    torch.testing.assert_close(further, evidence, atol=1e-2, rtol=0)
+
+
+def with_deviations(whole, half, random):
+    """Features whose channels have these deviations over the locations, at full and at half size."""
+    maps = []
+    for wanted, side in ((whole, 4), (half, 2)):
+        found = torch.randn(1, len(wanted), side, side, generator=random)
+        maps.append(found / found.std((2, 3), correction=0, keepdim=True) * wanted[None, :, None, None])
+    return ImageFeatures(*maps)
 
 
 def test_unknown_layers_and_backbones_are_named():
