@@ -10,7 +10,10 @@ from anomalib_memd.components.checkpoints import read_checkpoint
 from anomalib_memd.components.evidence import WeighedEvidence
 from anomalib_memd.components.feature_cache import FeatureCache
 from anomalib_memd.components.negatives import NegativePool
+from anomalib_memd.components.solution import fit_distances
 from anomalib_memd.components.training_features import FeatureSet
+from anomalib_memd.components.two_stage import Stage
+from anomalib_memd.components.weighing import calibrate_evidence
 from anomalib_memd.data.dataset import EndoscopyDataset
 from anomalib_memd.data.folder import training_rows
 from anomalib_memd.data.spectral import SpectralNBI
@@ -18,22 +21,20 @@ from anomalib_memd.files import written_whole
 from anomalib_memd.models.memd import MEMD
 from anomalib_memd.models.memd.cross_fitting import FOLDS, cross_fit, require_share
 
-NEGATIVES = 3
-"""Least number of negatives drawn for each image; more than training needs, as images are few."""
-
 
 def adapt(
     ckpt: Path, normal: Path, output: Path, nbi_root: Path | None = None, false_positive_rate: float = 0.1
 ) -> pd.DataFrame:
     """Adapt a checkpoint to another device from a folder of its normal images, without gradient.
 
-    All that is solved for is solved for again on these images: by what features are standardised, and the
-    discriminants of teacher and students, with negatives drawn of the new images. Labelled images of the old device
-    had decided what each piece of evidence weighs; these weights move half-way to equal ones.
+    What tells lesions from normal tissue stays: the discriminants of teacher and students, which a few images are not
+    enough to solve for. What an image is compared with is new: its statistics are measured from half-way between the
+    means of both devices, and distances are those from the new images. Labelled images of the old device had decided
+    what each piece of evidence weighs; these weights move half-way to equal ones.
 
     The threshold of the score moves to where the given share of the normal images exceeds it, that of the map to where
-    one of a hundred of their pixels does, and the range of both becomes that of the normal images and of those
-    negatives; for this each is judged by what was solved for on others.
+    one of a hundred of their pixels does, and the range of both becomes that of the normal images and of negatives
+    drawn of them; for this each is judged by what was fitted to others.
 
     Args:
         ckpt: Checkpoint of a trained MEMD; it stays as it is.
@@ -61,7 +62,7 @@ def adapt(
     dataset = EndoscopyDataset(split, normal, nbi_root=nbi_root, translator=translator)
     dataset.augmentations = Resize(list(model.input_size), antialias=True)
     features = model.features
-    pool = NegativePool(dataset, features.synthesis, max(features.negatives, NEGATIVES), features.normalize)
+    pool = NegativePool(dataset, features.synthesis, features.negatives, features.normalize)
     cache = FeatureCache(model.model.embedding, [pool], model.model.embedding.digest())
     try:
         cache.fill(model.device)
@@ -69,17 +70,36 @@ def adapt(
             if isinstance(module, WeighedEvidence):
                 module.move_half_way_to_equal()
         given = FeatureSet(cache, cache.rows(0), model.device)
-        thresholds = cross_fit(model, given, false_positive_rate)
+        thresholds = cross_fit(model, given, false_positive_rate, _Settle(model))
     finally:
         cache.close()
     _save(model, ckpt, output)
     return thresholds
 
 
+class _Settle:
+    """Fits a model to normal images of another device, from what it was on its own."""
+
+    def __init__(self, model: MEMD) -> None:
+        detectors = {detector for stage in Stage for detector, _ in model.model.detectors(stage)}
+        self.before = {own: (own.standardize.mean.clone(), own.standardize.std.clone()) for own in detectors}
+
+    @torch.no_grad()
+    def __call__(self, model: MEMD, given: FeatureSet) -> None:
+        for stage in Stage:
+            model.model.fit_statistics(stage, given.statistics)
+        for detector, (mean, std) in self.before.items():
+            detector.standardize.fit((mean + detector.standardize.mean) / 2, std)
+        for stage in Stage:
+            detectors = model.model.detectors(stage)
+            fit_distances(detectors, given.normals(), given.statistics)
+            calibrate_evidence(detectors, given.normals())
+
+
 def _load(ckpt: Path) -> MEMD:
     model = MEMD.load_from_checkpoint(ckpt, map_location="cpu", visualizer=False).eval()
     if model.model.learns:
-        msg = f"{ckpt} judges by learned encodings; there is nothing in it to solve for again."
+        msg = f"{ckpt} judges by learned encodings; there is nothing in it to fit again."
         raise ValueError(msg)
     if not model.features.negatives:
         msg = f"{ckpt} has learned from noise instead of drawn negatives, of which adapting needs some."

@@ -7,7 +7,7 @@ import torch
 from anomalib.engine import Engine
 
 from anomalib_memd import MEMD, Branch
-from anomalib_memd.adaptation import NEGATIVES, adapt
+from anomalib_memd.adaptation import adapt
 from anomalib_memd.cli import main
 from anomalib_memd.data.reading import ImageReadError
 from tests.conftest import small_memd, small_phantom
@@ -20,7 +20,7 @@ def trained(phantom_root, tmp_path_factory):
     torch.manual_seed(0)
     datamodule = small_phantom(phantom_root)
     engine = Engine(default_root_dir=path, accelerator="cpu", logger=False, enable_progress_bar=False)
-    engine.fit(small_memd(teacher_epochs=1, student_epochs=1, per_image=NEGATIVES), datamodule=datamodule)
+    engine.fit(small_memd(teacher_epochs=1, student_epochs=1), datamodule=datamodule)
     for modality in ("wli", "nbi"):
         for file in (datamodule.folder / modality).rglob("*train-*"):
             (path / modality).mkdir(exist_ok=True)
@@ -52,7 +52,7 @@ def test_on_its_own_training_images_nothing_moves_but_thresholds_scales_and_weig
             assert getattr(new, f"{level}_min") < getattr(new, f"_{level}_threshold") < getattr(new, f"{level}_max")
 
 
-def test_another_device_gets_its_own_discriminants(trained, tmp_path, capsys):
+def test_another_device_gets_its_own_statistics_and_keeps_the_discriminants(trained, tmp_path, capsys):
     ckpt, wli, _ = trained
     original = ckpt.read_bytes()
     main(["adapt", "--ckpt", str(ckpt), "--normal", str(wli), "--output", str(tmp_path / "new" / "adapted.ckpt")])
@@ -61,8 +61,10 @@ def test_another_device_gets_its_own_discriminants(trained, tmp_path, capsys):
     before, after = load(ckpt), load(tmp_path / "new" / "adapted.ckpt")
     moved = {k for k, v in before.model.state_dict().items() if not torch.equal(after.model.state_dict()[k], v)}
     # Without the folder of partners they are made from white light, and look different.
-    assert {"students.nbi.discriminant.weight", "students.nbi.image.weight", "students.nbi.overview.weight"} <= moved
-    assert not any("embedding" in name for name in moved)
+    anew = {"standardize.mean", "image_distances.0.bank", "location_distances.0.mean", "evidence.standardize.mean"}
+    assert {f"students.nbi.{name}" for name in anew} <= moved
+    kept = ("embedding", "discriminant.", ".image.", ".overview.", "nbi.standardize.std")
+    assert not any(part in name for name in moved for part in kept)
     assert ckpt.read_bytes() == original
     with torch.no_grad():
         assert torch.isfinite(after.eval()(torch.rand(2, 3, 64, 64)).pred_score).all()
@@ -96,5 +98,5 @@ def test_learned_encodings_cannot_be_solved_for_again(phantom_root, trained, tmp
     engine = Engine(default_root_dir=tmp_path, accelerator="cpu", logger=False, enable_progress_bar=False)
     model = small_memd(teacher_epochs=1, student_epochs=1, evidence="encoding")
     engine.fit(model, datamodule=small_phantom(phantom_root))
-    with pytest.raises(ValueError, match="nothing in it to solve for"):
+    with pytest.raises(ValueError, match="nothing in it to fit again"):
         adapt(next(tmp_path.rglob("*.ckpt")), trained[1], tmp_path / "adapted.ckpt")

@@ -1,6 +1,7 @@
 """Thresholds by normal images alone: each is judged by what was solved for on others."""
 
 from collections import defaultdict
+from collections.abc import Callable
 from typing import Any
 
 import pandas as pd
@@ -31,8 +32,18 @@ def require_share(false_positive_rate: float) -> None:
         raise ValueError(msg)
 
 
-def cross_fit(model: Any, given: FeatureSet, false_positive_rate: float) -> pd.DataFrame:
-    """Solve again for all of a model, and set its thresholds by normal images alone.
+Solve = Callable[[Any, FeatureSet], None]
+"""Fits a :class:`.MEMD` to some normal images."""
+
+
+def solve_all(model: Any, given: FeatureSet) -> None:
+    """Solve again for all of a model."""
+    for stage in Stage:
+        model.solve(stage, given)
+
+
+def cross_fit(model: Any, given: FeatureSet, false_positive_rate: float, solve: Solve = solve_all) -> pd.DataFrame:
+    """Fit a model again, and set its thresholds by normal images alone.
 
     The threshold of the score moves to where the given share of the normal images exceeds it, that of the map to where
     one of a hundred of their locations does. The range of both becomes that of the normal images and of the negatives
@@ -42,13 +53,14 @@ def cross_fit(model: Any, given: FeatureSet, false_positive_rate: float) -> pd.D
         model: A :class:`.MEMD`.
         given: Features of its training images, at least ``FOLDS`` of them.
         false_positive_rate: Share of normal images that may be called abnormal, above 0 and below 1.
+        solve: Fits the model to all of these images, or to those of all parts but one.
 
     Returns:
         Threshold of the raw score before and after, one row a detector.
     """
     cache, rows = given.cache, given.rows
     folds = _folds(len(rows), FOLDS if len(rows) < FEW else FOLDS_OF_MANY)
-    solutions, unseen = _solve_by_folds(model, given, folds)
+    solutions, unseen = _solve_by_folds(model, given, folds, solve)
     judged: dict[Branch, list[tuple[torch.Tensor, torch.Tensor]]] = {branch: [] for branch in Branch}
     drawn: dict[Branch, list[tuple[torch.Tensor, torch.Tensor]]] = {branch: [] for branch in Branch}
     for fold in range(len(solutions)):
@@ -58,7 +70,7 @@ def cross_fit(model: Any, given: FeatureSet, false_positive_rate: float) -> pd.D
         for branch in Branch:
             judged[branch] += [_judge(model, branch, features) for features in left_out.normals()]
             drawn[branch] += [_judge(model, branch, pair.abnormal) for pair in left_out.pairs()]
-    _solve(model, given)
+    solve(model, given)
     _calibrate(unseen)
     thresholds = []
     for branch in Branch:
@@ -104,20 +116,15 @@ def _folds(count: int, parts: int) -> torch.Tensor:
     return torch.arange(count) * parts // count
 
 
-def _solve(model: Any, given: FeatureSet) -> None:
-    for stage in Stage:
-        model.solve(stage, given)
-
-
 def _solve_by_folds(
-    model: Any, given: FeatureSet, folds: torch.Tensor
+    model: Any, given: FeatureSet, folds: torch.Tensor, solve: Solve
 ) -> tuple[list[dict[str, torch.Tensor]], dict[WeighedEvidence, torch.Tensor]]:
     """What is solved for without each fold, and the evidence on the normal images left out, ``(N, pieces)``."""
     detectors = [detector for stage in Stage for detector in model.model.detectors(stage)]
     solutions: list[dict[str, torch.Tensor]] = []
     unseen: dict[WeighedEvidence, list[torch.Tensor]] = defaultdict(list)
     for fold in folds.unique():
-        _solve(model, FeatureSet(given.cache, given.rows[folds != fold], model.device))
+        solve(model, FeatureSet(given.cache, given.rows[folds != fold], model.device))
         solved = (item for item in model.model.state_dict().items() if not item[0].startswith("embedding."))
         solutions.append({name: value.clone() for name, value in solved})
         left_out = FeatureSet(given.cache, given.rows[folds == fold], model.device).normals()
