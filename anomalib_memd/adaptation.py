@@ -1,9 +1,11 @@
 """Adapt a trained MEMD to another device from a few normal images, without gradient."""
 
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torchvision.transforms.v2 import Resize
 
 from anomalib_memd.components.checkpoints import read_checkpoint
@@ -19,7 +21,10 @@ from anomalib_memd.data.folder import training_rows
 from anomalib_memd.data.spectral import SpectralNBI
 from anomalib_memd.files import written_whole
 from anomalib_memd.models.memd import MEMD
-from anomalib_memd.models.memd.cross_fitting import FOLDS, cross_fit, require_share
+from anomalib_memd.models.memd.cross_fitting import FOLDS, cross_fit, require_share, solve_all
+
+NEGATIVES = 3
+"""Least number of negatives drawn for each image; more than training needs, as images are few."""
 
 
 def adapt(
@@ -27,10 +32,17 @@ def adapt(
 ) -> pd.DataFrame:
     """Adapt a checkpoint to another device from a folder of its normal images, without gradient.
 
-    What tells lesions from normal tissue stays: the discriminants of teacher and students, which a few images are not
-    enough to solve for. What an image is compared with is new: its statistics are measured from half-way between the
-    means of both devices, and distances are those from the new images. Labelled images of the old device had decided
-    what each piece of evidence weighs; these weights move half-way to equal ones.
+    What becomes of it depends on how far the statistics of images have moved: by :math:`s` of their variances on the
+    old device, in the mean of all channels.
+
+    - Less than 1, as from one endoscope to another: what tells lesions from normal tissue stays, the discriminants of
+      teacher and students, which a few images are not enough to solve for. What an image is compared with is new.
+      Statistics are measured from a mean that moves to the new one by a share of :math:`s / (1 + s)`, and distances
+      are those from the new images.
+    - 1 or more, as from colonoscopy to a capsule: all is solved for again, with negatives drawn of the new images.
+
+    Labelled images of the old device had decided what each piece of evidence weighs; these weights move half-way to
+    equal ones.
 
     The threshold of the score moves to where the given share of the normal images exceeds it, that of the map to where
     one of a hundred of their pixels does, and the range of both becomes that of the normal images and of negatives
@@ -62,7 +74,7 @@ def adapt(
     dataset = EndoscopyDataset(split, normal, nbi_root=nbi_root, translator=translator)
     dataset.augmentations = Resize(list(model.input_size), antialias=True)
     features = model.features
-    pool = NegativePool(dataset, features.synthesis, features.negatives, features.normalize)
+    pool = NegativePool(dataset, features.synthesis, max(features.negatives, NEGATIVES), features.normalize)
     cache = FeatureCache(model.model.embedding, [pool], model.model.embedding.digest())
     try:
         cache.fill(model.device)
@@ -70,7 +82,11 @@ def adapt(
             if isinstance(module, WeighedEvidence):
                 module.move_half_way_to_equal()
         given = FeatureSet(cache, cache.rows(0), model.device)
-        thresholds = cross_fit(model, given, false_positive_rate, _Settle(model))
+        settle = _Settle(model)
+        shift = settle.shift(model, given)
+        kept = shift < 1
+        rank_zero_info(f"Statistics moved by {shift:.2f} variances: discriminants are {'kept' if kept else 'new'}.")
+        thresholds = cross_fit(model, given, false_positive_rate, settle if kept else solve_all)
     finally:
         cache.close()
     _save(model, ckpt, output)
@@ -78,18 +94,31 @@ def adapt(
 
 
 class _Settle:
-    """Fits a model to normal images of another device, from what it was on its own."""
+    """Fits a model to normal images of a device like its own, from what it was there."""
 
     def __init__(self, model: MEMD) -> None:
         detectors = {detector for stage in Stage for detector, _ in model.model.detectors(stage)}
         self.before = {own: (own.standardize.mean.clone(), own.standardize.std.clone()) for own in detectors}
+
+    def shift(self, model: MEMD, given: FeatureSet) -> float:
+        """How far the teacher's statistics at full size have moved, in variances among images of the old device."""
+        model.model.fit_statistics(Stage.TEACHER, given.statistics)
+        return float(self._shifts(model.model.teacher, given)[0])
+
+    def _shifts(self, detector: Any, given: FeatureSet) -> torch.Tensor:
+        """The same at each size, ``(S,)``, less what the mean of so few images varies by; its new mean is in place."""
+        mean, std = self.before[detector]
+        moved = ((detector.standardize.mean - mean) / std).view(len(detector.images), -1)
+        return (moved.square().mean(1) - 1 / len(given.rows)).clamp_min(0)
 
     @torch.no_grad()
     def __call__(self, model: MEMD, given: FeatureSet) -> None:
         for stage in Stage:
             model.model.fit_statistics(stage, given.statistics)
         for detector, (mean, std) in self.before.items():
-            detector.standardize.fit((mean + detector.standardize.mean) / 2, std)
+            shifts = self._shifts(detector, given)
+            share = (shifts / (1 + shifts)).repeat_interleave(len(mean) // len(shifts))
+            detector.standardize.fit(torch.lerp(mean, detector.standardize.mean, share), std)
         for stage in Stage:
             detectors = model.model.detectors(stage)
             fit_distances(detectors, given.normals(), given.statistics)

@@ -1,13 +1,15 @@
 """Adapting to another device from normal images."""
 
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
 from anomalib.engine import Engine
+from PIL import Image
 
 from anomalib_memd import MEMD, Branch
-from anomalib_memd.adaptation import adapt
+from anomalib_memd.adaptation import _Settle, adapt
 from anomalib_memd.cli import main
 from anomalib_memd.data.reading import ImageReadError
 from tests.conftest import small_memd, small_phantom
@@ -52,7 +54,7 @@ def test_on_its_own_training_images_nothing_moves_but_thresholds_scales_and_weig
             assert getattr(new, f"{level}_min") < getattr(new, f"_{level}_threshold") < getattr(new, f"{level}_max")
 
 
-def test_another_device_gets_its_own_statistics_and_keeps_the_discriminants(trained, tmp_path, capsys):
+def test_a_device_that_is_nothing_like_the_old_one_gets_its_own_discriminants(trained, tmp_path, capsys):
     ckpt, wli, _ = trained
     original = ckpt.read_bytes()
     main(["adapt", "--ckpt", str(ckpt), "--normal", str(wli), "--output", str(tmp_path / "new" / "adapted.ckpt")])
@@ -60,14 +62,41 @@ def test_another_device_gets_its_own_statistics_and_keeps_the_discriminants(trai
     assert all(branch.value in printed for branch in Branch)
     before, after = load(ckpt), load(tmp_path / "new" / "adapted.ckpt")
     moved = {k for k, v in before.model.state_dict().items() if not torch.equal(after.model.state_dict()[k], v)}
-    # Without the folder of partners they are made from white light, and look different.
-    anew = {"standardize.mean", "image_distances.0.bank", "location_distances.0.mean", "evidence.standardize.mean"}
-    assert {f"students.nbi.{name}" for name in anew} <= moved
-    kept = ("embedding", "discriminant.", ".image.", ".overview.", "nbi.standardize.std")
-    assert not any(part in name for name in moved for part in kept)
+    # Without the folder of partners they are made from white light, and look nothing like the rendered ones.
+    assert {"students.nbi.discriminant.weight", "students.nbi.image.weight", "students.nbi.overview.weight"} <= moved
+    assert not any("embedding" in name for name in moved)
     assert ckpt.read_bytes() == original
     with torch.no_grad():
         assert torch.isfinite(after.eval()(torch.rand(2, 3, 64, 64)).pred_score).all()
+
+
+def test_a_device_like_the_old_one_keeps_the_discriminants(trained, tmp_path, caplog):
+    ckpt, wli, nbi = trained
+    for file in wli.iterdir():
+        Image.eval(Image.open(file), lambda value: round(0.97 * value)).save(tmp_path / file.name)
+    with caplog.at_level("INFO"):
+        adapt(ckpt, tmp_path, tmp_path / "adapted.ckpt", nbi)
+    assert "discriminants are kept" in caplog.text
+    before, after = load(ckpt), load(tmp_path / "adapted.ckpt")
+    moved = {k for k, v in before.model.state_dict().items() if not torch.equal(after.model.state_dict()[k], v)}
+    anew = {"standardize.mean", "image_distances.0.bank", "location_distances.0.mean", "evidence.standardize.mean"}
+    assert {f"students.wli.{name}" for name in anew} <= moved
+    kept = ("embedding", "discriminant.", ".image.", ".overview.", "wli.standardize.std")
+    assert not [name for name in moved if any(part in name for part in kept)]
+
+
+@torch.no_grad()
+def test_the_mean_moves_by_the_share_of_what_the_device_changes(trained):
+    model = load(trained[0])
+    detector = model.model.teacher
+    mean, std = detector.standardize.mean.clone(), detector.standardize.std.clone()
+    settle = _Settle(model)
+    moved = torch.randn(len(mean))
+    half = len(mean) // 2
+    given = SimpleNamespace(rows=torch.arange(10), statistics=None)
+    detector.standardize.fit(mean + moved * std, std)
+    expected = torch.stack([part.square().mean() - 0.1 for part in moved.split(half)])
+    torch.testing.assert_close(settle._shifts(detector, given), expected, atol=1e-3, rtol=1e-3)
 
 
 def test_what_is_of_no_use_is_refused_and_nothing_written(trained, tmp_path):
