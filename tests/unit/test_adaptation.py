@@ -123,7 +123,8 @@ def test_what_is_of_no_use_is_refused_and_nothing_written(trained, tmp_path):
     assert not output.exists()
 
 
-def test_learned_encodings_cannot_be_solved_for_again(phantom_root, trained, tmp_path):
+@pytest.mark.slow
+def test_learned_encodings_cannot_be_fitted_again(phantom_root, trained, tmp_path):
     engine = Engine(default_root_dir=tmp_path, accelerator="cpu", logger=False, enable_progress_bar=False)
     model = small_memd(teacher_epochs=1, student_epochs=1, evidence="encoding")
     engine.fit(model, datamodule=small_phantom(phantom_root))
