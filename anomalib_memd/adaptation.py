@@ -15,7 +15,6 @@ from anomalib_memd.components.negatives import NegativePool
 from anomalib_memd.components.solution import fit_distances
 from anomalib_memd.components.training_features import FeatureSet
 from anomalib_memd.components.two_stage import Stage
-from anomalib_memd.components.weighing import calibrate_evidence
 from anomalib_memd.data.dataset import EndoscopyDataset
 from anomalib_memd.data.folder import training_rows
 from anomalib_memd.data.spectral import SpectralNBI
@@ -94,11 +93,11 @@ def adapt(
 
 
 class _Settle:
-    """Fits a model to normal images of a device like its own, from what it was there."""
+    """Fits a model to normal images of a device like its own, from what it was there; scales are for cross-fitting."""
 
     def __init__(self, model: MEMD) -> None:
-        detectors = {detector for stage in Stage for detector, _ in model.model.detectors(stage)}
-        self.before = {own: (own.standardize.mean.clone(), own.standardize.std.clone()) for own in detectors}
+        self.detectors = [pair for stage in Stage for pair in model.model.detectors(stage)]
+        self.before = {own: (own.standardize.mean.clone(), own.standardize.std.clone()) for own, _ in self.detectors}
 
     def shift(self, model: MEMD, given: FeatureSet) -> float:
         """How far the teacher's statistics at full size have moved, in variances among images of the old device."""
@@ -119,10 +118,7 @@ class _Settle:
             shifts = self._shifts(detector, given)
             share = (shifts / (1 + shifts)).repeat_interleave(len(mean) // len(shifts))
             detector.standardize.fit(torch.lerp(mean, detector.standardize.mean, share), std)
-        for stage in Stage:
-            detectors = model.model.detectors(stage)
-            fit_distances(detectors, given.normals(), given.statistics)
-            calibrate_evidence(detectors, given.normals())
+        fit_distances(self.detectors, given.normals(), given.statistics)
 
 
 def _load(ckpt: Path) -> MEMD:

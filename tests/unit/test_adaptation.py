@@ -11,7 +11,9 @@ from PIL import Image
 from anomalib_memd import MEMD, Branch
 from anomalib_memd.adaptation import _Settle, adapt
 from anomalib_memd.cli import main
+from anomalib_memd.components.statistics import FeatureStatistics
 from anomalib_memd.data.reading import ImageReadError
+from anomalib_memd.modality import Modality
 from tests.conftest import small_memd, small_phantom
 
 
@@ -86,7 +88,27 @@ def test_a_device_like_the_old_one_keeps_the_discriminants(trained, tmp_path, ca
 
 
 @torch.no_grad()
-def test_the_mean_moves_by_the_share_of_what_the_device_changes(trained):
+def test_means_move_by_the_share_of_what_the_device_changes(trained, monkeypatch):
+    model = load(trained[0])
+    settle = _Settle(model)
+    before = {own: own.standardize.mean.clone() for own, _ in settle.detectors}
+    size = (2, model.model.embedding.channels)
+    new = {m: FeatureStatistics(*[torch.zeros(size)] * 3, torch.rand(size), torch.ones(size)) for m in Modality}
+    monkeypatch.setattr("anomalib_memd.adaptation.fit_distances", lambda *_: None)
+    settle(model, SimpleNamespace(rows=torch.arange(10), statistics=new, normals=list))
+    for detector, modalities in settle.detectors:
+        old, std, found = (
+            x.view(2, -1) for x in (before[detector], detector.standardize.std, detector.standardize.mean)
+        )
+        target = torch.cat([new[m].global_mean for m in modalities], 1)
+        for row in range(2):
+            shift = max(0.0, float(((target[row] - old[row]) / std[row]).square().mean()) - 0.1)
+            expected = old[row] + shift / (1 + shift) * (target[row] - old[row])
+            torch.testing.assert_close(found[row], expected, atol=1e-4, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_a_shift_is_counted_in_variances_of_the_old_device_at_each_size(trained):
     model = load(trained[0])
     detector = model.model.teacher
     mean, std = detector.standardize.mean.clone(), detector.standardize.std.clone()
