@@ -69,6 +69,7 @@ def test_names_in_a_report_are_shown_and_not_run(tmp_path):
     assert "<!--" not in page.replace("<!doctype", "")
 
 
+@pytest.mark.slow
 def test_scoring_writes_below_its_output_alone(tmp_path):
     """Also of files whose names would lead elsewhere, with pictures and a table of every kind."""
     model = deployable_memd().deployed(Modality.WLI).to_torchscript(tmp_path / "model")
@@ -92,6 +93,7 @@ def test_scoring_writes_below_its_output_alone(tmp_path):
     assert not [path for path in elsewhere if "matplotlib" not in str(path)], elsewhere
 
 
+@pytest.mark.slow
 def test_libraries_do_not_tell_that_they_are_used(tmp_path):
     """OpenVINO and NNCF would, and would write an identifier into the home folder."""
     program = """

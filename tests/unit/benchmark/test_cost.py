@@ -39,6 +39,7 @@ print(idle, peak(hold) - idle, peak(start_child) - idle)
 """
 
 
+@pytest.mark.slow
 def test_peak_memory_counts_children_and_what_is_freed_again():
     done = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, check=True)
     idle, held, by_child = map(int, done.stdout.split())

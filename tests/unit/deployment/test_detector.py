@@ -65,14 +65,8 @@ def exported(model, tmp_path_factory):
     return export
 
 
-@pytest.mark.parametrize(
-    "branch",
-    [
-        Branch.WLI,
-        pytest.param(Branch.NBI, marks=pytest.mark.slow),
-        pytest.param(Branch.TEACHER, marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("branch", list(Branch))
 def test_every_format_gives_the_same(model, exported, branch, images):
     reference = expected(model, branch, images)
     assert reference.pred_score.std() > 0.001

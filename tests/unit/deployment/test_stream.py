@@ -125,6 +125,7 @@ def test_the_other_modality_is_noticed_once(exported, caplog):
     assert "look like NBI" in record.message
 
 
+@pytest.mark.slow
 def test_damaged_and_unfit_files_are_named(exported, tmp_path):
     for name in ("model.xml", "model.bin"):
         (tmp_path / name).write_bytes((exported.parent / name).read_bytes())
