@@ -124,15 +124,13 @@ def test_a_checkpoint_of_an_older_version_says_what_reads_it(checkpoint, tmp_pat
 @pytest.mark.parametrize(
     ("version", "missing"),
     [
-        ("0.12.0", ["overview", "overview_shrinkage", "relative_map", "unit_statistics", "image_saturation"]),
-        ("0.13.0", ["overview_shrinkage", "relative_map", "unit_statistics", "image_saturation"]),
-        ("0.14.0", ["unit_statistics", "image_saturation"]),
-        ("0.15.0", ["image_saturation"]),
+        ("0.12.0", ["overview", "overview_shrinkage", "relative_map", "unit_statistics"]),
+        ("0.13.0", ["overview_shrinkage", "relative_map", "unit_statistics"]),
+        ("0.14.0", ["unit_statistics"]),
     ],
 )
 def test_a_checkpoint_from_before_there_was_an_option_still_judges(tmp_path, version, missing):
     before = {"overview": False, "overview_shrinkage": None, "relative_map": False, "unit_statistics": False}
-    before["image_saturation"] = 4.0
     old = small_memd(**{option: before[option] for option in missing}).eval()
     student = old.model.student(old.modality)
     for linear in (*student.images, *student.locations):

@@ -46,8 +46,7 @@ class EvidenceDetector(Detector):
             nn.init.zeros_(linear.weight)
             nn.init.zeros_(linear.bias)
         self.distance_weight, self.image_weight = options.distance_weight, options.image_weight
-        self.relative, self.saturation = options.relative_map, options.image_saturation
-        self.unit_statistics = options.unit_statistics
+        self.relative, self.unit_statistics = options.relative_map, options.unit_statistics
         measured = parts if options.distance_weight else 0
         self.location_distances = nn.ModuleList(NormalDistance(channels) for _ in range(measured))
         self.image_distances = nn.ModuleList(NearestNormals(channels) for _ in range(parts))
@@ -178,7 +177,7 @@ class EvidenceDetector(Detector):
         whether = image
         if self.relative:
             odds = [own - own.mean((-2, -1), keepdim=True) for own in odds]
-            whether = LIMIT * torch.tanh(image / self.saturation)
+            whether = LIMIT * torch.tanh(image / LIMIT)
         if self.location_distances:
             maps = [part.maps[self.measured_size] for part in features]
             measured = [distance(own) for distance, own in zip(self.location_distances, maps, strict=True)]

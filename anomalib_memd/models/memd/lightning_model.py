@@ -250,9 +250,8 @@ class MEMD(TeacherStudentMixin, AnomalibModule):
         found = {name: plain(value) for name, value in options.items() if name not in COMPONENTS}
         found["backbone_weights"] = backbones.RANDOM
         found["training"] |= {"teacher_ckpt": None}
-        # Checkpoints before version 0.13 have no overview, those before 0.14 none in the map, those before 0.15
-        # statistics of any length, and those before 0.16 maps that are slower to take an image as abnormal.
+        # Checkpoints before version 0.13 have no overview, those before 0.14 none in the map, and those before 0.15
+        # statistics of any length.
         older = {"overview": False, "overview_shrinkage": None, "relative_map": False, "unit_statistics": False}
-        older["image_saturation"] = 4.0
         found["head"] = older | found["head"]
         return found

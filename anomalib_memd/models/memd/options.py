@@ -125,8 +125,6 @@ class Head(Options):
         image_weight: Weight of the image's log odds in those of its locations.
         relative_map: Whether log odds of locations are relative to their mean over the image, and those of the image,
             which tell how locations of several images compare, are limited.
-        image_saturation: By what the image's log odds are divided before a hyperbolic tangent limits them in a relative
-            map. The smaller it is, the sooner an image counts as abnormal, or as normal.
         shrinkage: What is added to the correlations of backbone channels where the discriminant at full size is solved
             for.
         ridge: What is added to the variance of global statistics where discriminants of the image are solved for.
@@ -143,7 +141,6 @@ class Head(Options):
         "prior": AT_LEAST_0,
         "distance_weight": AT_LEAST_0,
         "image_weight": AT_LEAST_0,
-        "image_saturation": ABOVE_0,
         "shrinkage": ABOVE_0,
         "overview_shrinkage": ABOVE_0,
         "ridge": ABOVE_0,
@@ -157,7 +154,6 @@ class Head(Options):
     distance_weight: float = 1.0
     image_weight: float = 1.0
     relative_map: bool = True
-    image_saturation: float = 2.0
     shrinkage: float = 0.1
     ridge: float = 3.0
     overview_ridge: float = 30.0

@@ -109,7 +109,6 @@ def test_evidence_is_all_added(weight, image_weight, half, relative, unit):
         overview_shrinkage=half,
         relative_map=relative,
         unit_statistics=unit,
-        image_saturation=1.5,
     )
     detector = EvidenceDetector(2, 2, options)
     for linear in detector.locations:
@@ -145,7 +144,7 @@ def test_evidence_is_all_added(weight, image_weight, half, relative, unit):
     torch.testing.assert_close(judgement.image, image, atol=1e-4, rtol=1e-4)
     if relative:
         odds = odds - odds.mean((2, 3), keepdim=True)
-        image = 4 * torch.tanh(image / 1.5)
+        image = 4 * torch.tanh(image / 4)
     measured = [own.map if half is None else own.overview for own in features]
     added = torch.zeros(3, 1, *measured[0].shape[-2:])
     if half is not None:
