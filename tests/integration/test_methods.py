@@ -51,8 +51,8 @@ ELSEWHERE = {"MEMD", "MVFA", "CMGNet", "LinearProbe", "TextSimilarity", "PooledF
 ON_PAIRS = {"MMRAD"}
 """These learn from pairs, and are asked about white light images alone."""
 
-LONG = {"SCRD4AD", "ForeignPatch nsa"}
-"""These take a minute each."""
+LONG = {"SCRD4AD", "ForeignPatch nsa", "FAnoGAN", "D2UE"}
+"""These take about a minute each."""
 
 
 def built(name):
