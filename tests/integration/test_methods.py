@@ -52,7 +52,7 @@ ON_PAIRS = {"MMRAD"}
 """These learn from pairs, and are asked about white light images alone."""
 
 LONG = {"SCRD4AD", "ForeignPatch nsa", "FAnoGAN", "D2UE"}
-"""These take about a minute each."""
+"""The trainings that take longest."""
 
 
 def built(name):
