@@ -94,7 +94,7 @@ def solved():
 @pytest.mark.slow
 def test_exports_agree_with_pytorch_on_real_images(solved, modality, tmp_path):
     rows = pd.read_csv(SHARED / "data" / "kvasir-colon" / "split.csv")
-    names = rows[rows.split == "test"].sample(30, random_state=0).image
+    names = rows[rows.split == "test"].sample(16, random_state=0).image
     images = torch.stack([read_image(SHARED / "data" / "kvasir-colon" / n).as_subclass(torch.Tensor) for n in names])
     if modality is Modality.NBI:
         images = SpectralNBI()(images)
@@ -108,7 +108,7 @@ def test_exports_agree_with_pytorch_on_real_images(solved, modality, tmp_path):
     outputs = ["pred_score", "anomaly_map"]
     worst = dict.fromkeys(("openvino", "half", "onnx", "script"), (0.0, 0.0))
     scores = []
-    for part in images.split(15):
+    for part in images.split(8):
         with torch.inference_mode():
             seen = solved.pre_processor.transform(part)
             raw = solved.model.judge(Branch(modality), {modality: solved.model.embedding(seen)}, seen.shape[-2:])
