@@ -32,6 +32,7 @@ from anomalib_memd.evaluation.post_processor import MultimodalPostProcessor
 from anomalib_memd.files import workspace, written_whole
 from anomalib_memd.modality import Branch
 from anomalib_memd.models.trained import TrainedMixin
+from anomalib_memd.version import __version__
 
 from .cost import PeakMemory, measure_cost
 from .feature_store import FeatureStore, shared_features
@@ -194,7 +195,7 @@ class BenchmarkJob(Job):
             "pixel_metrics": pixels,
             "thresholds": _thresholds(model, task.modality),
             "cost": measure_cost(model, temporary) if task.latency else {},
-            "versions": _versions("anomalib", "anomalib-memd", "torch", "timm", "openvino"),
+            "versions": {"anomalib-memd": __version__, **_installed("anomalib", "torch", "timm", "openvino")},
             "finished": time.strftime("%Y-%m-%d %H:%M:%S"),
         }
         (results / "result.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
@@ -270,7 +271,7 @@ class BenchmarkJob(Job):
         """Do nothing: each job has left on the disk what it found."""
 
 
-def _versions(*packages: str) -> dict[str, str]:
+def _installed(*packages: str) -> dict[str, str]:
     found = {}
     for package in packages:
         with contextlib.suppress(PackageNotFoundError):

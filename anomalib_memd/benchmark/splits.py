@@ -3,12 +3,12 @@
 import subprocess
 import time
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 
 import pandas as pd
 
 from anomalib_memd.files import written_whole
+from anomalib_memd.version import __version__
 
 VAL, DEV, TEST = "val", "dev", "test"
 
@@ -69,7 +69,7 @@ def _commit() -> str:
         commit = git("rev-parse", "--short", "HEAD")
         return f"{commit}, with changes" if git("status", "--porcelain", "--untracked-files=no") else commit
     except (OSError, subprocess.CalledProcessError):
-        return f"anomalib-memd {version('anomalib-memd')}"
+        return f"anomalib-memd {__version__}"
 
 
 def git(*arguments: str) -> str:

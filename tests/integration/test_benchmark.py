@@ -17,6 +17,7 @@ from sklearn.metrics import roc_auc_score
 from anomalib_memd import MEMD
 from anomalib_memd.benchmark import pipeline
 from anomalib_memd.benchmark.config import load_config
+from anomalib_memd.version import __version__
 from tests.conftest import command_environment, start
 
 COMMAND = Path(sys.executable).with_name("anomalib-memd")
@@ -156,6 +157,7 @@ def test_a_job_leaves_what_it_cost_and_where_it_judged(benchmark):
     assert set(facts["thresholds"]) == {"wli", "nbi", "teacher"}
     assert 0 < facts["pixel_metrics"]["phantom"]["val"]["wli"]["pixel_AUPRO"] <= 1
     assert facts["peak_memory_bytes"] > 1e8
+    assert facts["versions"]["anomalib-memd"] == __version__
     MEMD.load_from_checkpoint(folder / "out/runs/phantom/MEMD/paired-seed0/model.ckpt", visualizer=False)
     taker = json.loads((folder / "out/runs/phantom/no_distillation/paired-seed0/result.json").read_text())
     assert taker["epochs"] == 1
