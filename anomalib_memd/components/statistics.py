@@ -44,10 +44,9 @@ class ChannelStandardization(nn.Module):
         self.mean.copy_(mean)
         self.std.copy_(varying(std))
 
-    def before(self, weight: torch.Tensor, bias: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Weight ``(K, C, 1, 1)`` and bias ``(K,)`` of a 1x1 convolution that standardises before the given one."""
-        weight = weight / self.std[:, None, None]
-        return weight, bias - weight.flatten(1) @ self.mean
+    def before(self, weight: torch.Tensor) -> torch.Tensor:
+        """Weight ``(K, C, 1, 1)`` of a 1x1 convolution that standardises centred features before the given one."""
+        return weight / self.std[:, None, None]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Standardise features of shape ``(B, C)`` or ``(B, C, H, W)``."""
@@ -97,10 +96,11 @@ class Whitening(nn.Module):
         self.std.copy_(std)
         self.matrix.copy_(whitening(std, correlation))
 
-    def before(self, weight: torch.Tensor, bias: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Weight ``(K, C, 1, 1)`` and bias ``(K,)`` of a 1x1 convolution that whitens before the given one."""
-        folded = weight.flatten(1) @ self.matrix
-        return folded[..., None, None], bias - folded @ self.mean
+    def before(self, weight: torch.Tensor) -> torch.Tensor:
+        """Weight ``(K, C, 1, 1)`` of a 1x1 convolution that whitens centred features before the given one."""
+        # Weights that whiten are large and of either sign, so their product has 32 bits.
+        with torch.autocast(weight.device.type, enabled=False):
+            return (weight.flatten(1) @ self.matrix)[..., None, None]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Whiten features of shape ``(B, C, H, W)``."""

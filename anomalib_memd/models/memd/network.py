@@ -56,14 +56,12 @@ class ModalityEncoder(nn.Module):
             features: Backbone features.
             noise: What is added to them once they are standardised, of the same shape.
         """
-        # Weights that whiten are large and of either sign: half precision would not do.
-        half = torch.is_autocast_enabled(features.device.type) and not isinstance(self.standardize, Whitening)
-        with torch.autocast(features.device.type, enabled=half):
-            features = features if half else features.float()
-            # Standardisation goes into the projection, which saves several passes over the widest map there is.
-            x = F.conv2d(features, *self.standardize.before(self.project.weight, self.project.bias))
-            if noise is not None:
-                x = x + F.conv2d(noise, self.project.weight)
+        # The mean goes in 32 bits. Once it is gone, half precision will do in training.
+        # Standardisation goes into the projection, which saves several passes over the widest map there is.
+        centred = features.float() - self.standardize.mean[:, None, None]
+        x = F.conv2d(centred, self.standardize.before(self.project.weight), self.project.bias)
+        if noise is not None:
+            x = x + F.conv2d(noise, self.project.weight)
         if self.reconstruction is None:
             return x
         return x + self.reconstruction(x) if self.residual else self.reconstruction(x)

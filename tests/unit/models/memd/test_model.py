@@ -257,6 +257,19 @@ def test_noise_is_added_to_standardised_features():
     torch.testing.assert_close(encoder(features, noise), expected, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("whitening", [None, 0.1])
+def test_encoder_loses_little_by_half_precision(whitening):
+    encoder = ModalityEncoder(32, Encoder(width=16, fusion="none", whitening=whitening))
+    common = torch.randn(20, 1, 8, 8) + 30  # Far from zero, and much the same in all channels.
+    features, noise = common + 0.3 * torch.randn(20, 32, 8, 8), torch.randn(20, 32, 8, 8)
+    encoder.fit_statistics(feature_statistics([ImageFeatures(features)]))
+    expected = encoder(features, noise)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = encoder(features, noise)
+    assert found.dtype == torch.bfloat16
+    assert (found - expected).std() < 0.02 * expected.std()
+
+
 def test_teacher_evidence_is_standardised_channel_by_channel(backbone):
     model = build(backbone, unit_statistics=False)
     channels = model.embedding.channels
