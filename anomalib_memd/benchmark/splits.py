@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
+from filelock import FileLock
 
 from anomalib_memd.files import written_whole
 from anomalib_memd.version import __version__
@@ -48,15 +49,17 @@ def log_opening(path: Path, datasets: Sequence[str], reason: str) -> None:
         msg = "Test images are opened for a reason: --open_test 'figures of version 1.0'."
         raise ValueError(msg)
     row = _cells(time.strftime("%Y-%m-%d %H:%M"), ", ".join(datasets), _commit(), reason)
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    if HEADING not in lines:
-        lines += [*([""] if lines else []), HEADING, "", _cells(*_COLUMNS), _cells(*["---"] * len(_COLUMNS))]
-    own = lines.index(HEADING)
-    end = next((place for place in range(own + 1, len(lines)) if lines[place].startswith("## ")), len(lines))
-    last = max(place for place in range(own, end) if lines[place].startswith("|") or place == own)
-    lines.insert(last + 1, row)
-    with written_whole(path) as temporary:
-        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_name(f".{path.name}.lock")):  # Runs with folders of their own may have one log.
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        if HEADING not in lines:
+            lines += [*([""] if lines else []), HEADING, "", _cells(*_COLUMNS), _cells(*["---"] * len(_COLUMNS))]
+        own = lines.index(HEADING)
+        end = next((place for place in range(own + 1, len(lines)) if lines[place].startswith("## ")), len(lines))
+        last = max(place for place in range(own, end) if lines[place].startswith("|") or place == own)
+        lines.insert(last + 1, row)
+        with written_whole(path) as temporary:
+            temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def _cells(*cells: str) -> str:

@@ -1,5 +1,7 @@
 """The log of the times that test images were opened."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from anomalib_memd.benchmark.splits import HEADING, git, log_opening
@@ -18,6 +20,14 @@ def test_the_log_is_made_and_grows_line_by_line(tmp_path):
     assert first.endswith("| first |")
     assert second.endswith("| second / and last |")
     assert path.read_text().count(HEADING) == 1
+
+
+def test_runs_that_start_together_lose_no_line(tmp_path):
+    path = tmp_path / "log.md"
+    reasons = [f"run {number}" for number in range(16)]
+    with ThreadPoolExecutor(len(reasons)) as pool:
+        list(pool.map(lambda reason: log_opening(path, ["colon"], reason), reasons))
+    assert sorted(row.split(" | ")[-1].removesuffix(" |") for row in rows(path)) == sorted(reasons)
 
 
 def test_what_stands_in_the_page_stays(tmp_path):
