@@ -48,7 +48,7 @@ def log_opening(path: Path, datasets: Sequence[str], reason: str) -> None:
     if not reason:
         msg = "Test images are opened for a reason: --open_test 'figures of version 1.0'."
         raise ValueError(msg)
-    row = _cells(time.strftime("%Y-%m-%d %H:%M"), ", ".join(datasets), _commit(), reason)
+    row = _cells(time.strftime("%Y-%m-%d %H:%M"), ", ".join(datasets), _commit(path), reason)
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_name(f".{path.name}.lock")):  # Runs with folders of their own may have one log.
         lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
@@ -66,11 +66,13 @@ def _cells(*cells: str) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-def _commit() -> str:
-    """Commit of the working folder, marked where files differ from it; outside a repository the version."""
+def _commit(log: Path) -> str:
+    """Commit of the working folder, and whether others than the log differ from it; the version outside a repository."""
     try:
         commit = git("rev-parse", "--short", "HEAD")
-        return f"{commit}, with changes" if git("status", "--porcelain", "--untracked-files=no") else commit
+        root = Path(git("rev-parse", "--show-toplevel"))
+        changed = {root / name for name in git("diff", "--name-only", "-z", "HEAD").split("\0") if name}
+        return f"{commit}, with changes" if changed - {log.resolve()} else commit
     except (OSError, subprocess.CalledProcessError):
         return f"anomalib-memd {__version__}"
 

@@ -49,17 +49,21 @@ def test_an_opening_without_reason_is_refused(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_the_commit_stands_in_it_and_whether_files_differ_from_it(tmp_path, monkeypatch):
+def test_the_commit_stands_in_it_and_whether_other_files_differ_from_it(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    log = tmp_path / "log.md"
+    log, code = tmp_path / "log.md", tmp_path / "code.py"
+    code.touch()
     log_opening(log, ["colon"], "outside a repository")
     git("init")
-    git("add", "log.md")
+    git("add", "log.md", "code.py")
     git("-c", "user.name=a", "-c", "user.email=a@b", "commit", "-m", "x")
     log_opening(log, ["colon"], "clean")
+    log_opening(log, ["colon"], "the log alone has changed")
+    code.write_text("changed = True\n")
     log_opening(log, ["colon"], "changed")
-    outside, clean, changed = rows(log)
+    outside, clean, logged, changed = rows(log)
     commit = git("rev-parse", "--short", "HEAD")
     assert "| anomalib-memd " in outside
     assert f"| {commit} |" in clean
+    assert f"| {commit} |" in logged
     assert f"| {commit}, with changes |" in changed
