@@ -67,7 +67,7 @@ def _cells(*cells: str) -> str:
 
 
 def _commit(log: Path) -> str:
-    """Commit of the working folder, and whether others than the log differ from it; the version outside a repository."""
+    """Commit of the working folder, marked where files but for the log differ; the version outside a repository."""
     try:
         commit = git("rev-parse", "--short", "HEAD")
         root = Path(git("rev-parse", "--show-toplevel"))
