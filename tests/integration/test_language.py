@@ -126,6 +126,7 @@ def test_an_exported_model_gives_the_same_in_onnx_and_openvino(name, tmp_path):
                 np.testing.assert_allclose(output.reshape(-1), expected.reshape(-1), atol=2e-3)
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize(
     ("model", "data"),
     [
@@ -133,10 +134,9 @@ def test_an_exported_model_gives_the_same_in_onnx_and_openvino(name, tmp_path):
             f"MVFA {ON_LITE} --model.image_size [64,64] --model.epochs 2",
             "FewShot --data.shots 2 --data.modality wli",
         ),
-        pytest.param(
+        (
             "CMGNet --model.widths [8,16] --model.levels 1 --model.heads 4 --model.image_size [64,64] --model.epochs 2",
             "Segmentation --data.metadata.organ colon",
-            marks=pytest.mark.nightly,
         ),
     ],
 )
