@@ -14,33 +14,26 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
-from anomalib.data import AnomalibDataModule, get_datamodule
 from anomalib.engine import Engine
-from anomalib.metrics import Evaluator
-from anomalib.models import AnomalibModule, get_model
-from anomalib.models.components import TimmFeatureExtractor
+from anomalib.models import AnomalibModule
 from anomalib.pipelines.components import Job
 from lightning import seed_everything
-from lightning.pytorch.cli import instantiate_class
 from lightning.pytorch.loggers import CSVLogger
-from lightning.pytorch.trainer.states import TrainerFn
 from torch import nn
 
-from anomalib_memd.components.backbones import build_backbone
 from anomalib_memd.evaluation.post_processor import MultimodalPostProcessor
 from anomalib_memd.files import workspace, written_whole
 from anomalib_memd.modality import Branch
-from anomalib_memd.models.trained import TrainedMixin
 from anomalib_memd.version import __version__
 
+from .build import build_datamodule, build_model, restore, tested_datamodule
 from .cost import PeakMemory, measure_cost
 from .feature_store import FeatureStore, shared_features
 from .limits import limit_in_batches, limit_in_time
 from .process import run_apart
 from .recorder import ScoreRecorder
 from .splits import DEV, TEST, VAL
-from .task import Task, run_folder
+from .task import Task
 from .training_end import TrainingEnd, hold_back
 
 logger = logging.getLogger(__name__)
@@ -52,8 +45,9 @@ class BenchmarkJob(Job):
     """Train and test one method in a process of its own, unless its results are there already.
 
     The folder of the results appears at the end, whole: ``scores.csv`` with one row an image, ``result.json``
-    with all else, ``pictures.npz`` with a few images and heat maps, ``log.csv`` with losses, and for MEMD
-    ``encodings.npz`` and ``model.ckpt``.
+    with all else, ``pictures.npz`` with a few images and heat maps, ``log.csv`` with losses, ``model.ckpt``, and for
+    MEMD ``encodings.npz``. A job that opens ``test`` later tests that model, and does not train again. Models of
+    other methods are deleted then.
 
     Args:
         task: What to do.
@@ -119,12 +113,15 @@ class BenchmarkJob(Job):
 
     def is_finished(self) -> bool:
         """Whether its results are there."""
-        path = self.task.folder / "result.json"
-        if not path.exists():
-            return False
-        facts = json.loads(path.read_text(encoding="utf-8"))
-        tested = set(self.task.splits) <= set(facts.get("splits", []))
-        return facts["digest"] == self.task.digest and tested and bool(facts["cost"] or not self.task.latency)
+        facts = self._earlier()
+        return bool(facts) and set(self.task.splits) <= set(facts.get("splits", []))
+
+    def _earlier(self) -> dict[str, Any]:
+        """What an earlier run of the same job found, its cost among it if that is asked for; empty if there is none."""
+        file = self.task.folder / "result.json"
+        facts = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+        same = facts.get("digest") == self.task.digest and bool(facts["cost"] or not self.task.latency)
+        return facts if same else {}
 
     @property
     def opens_test(self) -> bool:
@@ -132,14 +129,10 @@ class BenchmarkJob(Job):
         return TEST in self.task.splits and not self.is_finished()
 
     def _run(self, temporary: Path, task_id: int | None) -> None:
-        task, method = self.task, self.task.method
+        task = self.task
         results = temporary / "results"
-        results.mkdir()
         seed_everything(task.seed, verbose=False)
-        seconds, ends = limit_in_time(task), limit_in_batches(task)
-        model, datamodule = self._model(), self._datamodule(task.dataset)
-        metrics, model.evaluator.test_metrics = model.evaluator.test_metrics, nn.ModuleList()
-        end = TrainingEnd(hold_back(datamodule) if method.learns else None, seconds, ends)
+        model = build_model(task)
         common: dict[str, Any] = {
             "default_root_dir": temporary / "engine",
             "accelerator": "gpu" if task.accelerator == "cuda" else task.accelerator,
@@ -147,6 +140,29 @@ class BenchmarkJob(Job):
             "enable_progress_bar": False,
             "enable_model_summary": False,
         }
+        facts = self._earlier()
+        # Its model only has to be tested on more images.
+        if (task.folder / "model.ckpt").exists() and facts.get("versions") == _versions():
+            shutil.copytree(task.folder, results)
+            restore(model, results / "model.ckpt")
+        else:
+            results.mkdir()
+            facts = self._train(model, common, temporary, results)
+        with shared_features(FeatureStore(task.output / "features")):
+            self._test(model, common, results, facts)
+        if task.latency and not facts["cost"]:
+            facts["cost"] = measure_cost(model, temporary)
+        facts["finished"] = time.strftime("%Y-%m-%d %H:%M:%S")
+        (results / "result.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
+        if TEST in task.splits and not task.method.paired:
+            (results / "model.ckpt").unlink()
+
+    def _train(self, model: AnomalibModule, common: dict, temporary: Path, results: Path) -> dict[str, Any]:
+        """Train it, and write ``model.ckpt`` and ``log.csv``; returns what is known so far."""
+        task, method = self.task, self.task.method
+        seconds, ends = limit_in_time(task), limit_in_batches(task)
+        datamodule = build_datamodule(task, task.dataset)
+        end = TrainingEnd(hold_back(datamodule) if method.learns else None, seconds, ends)
         engine = Engine(
             callbacks=[end],
             logger=CSVLogger(temporary, name="log", version=""),
@@ -156,26 +172,17 @@ class BenchmarkJob(Job):
             **({"limit_val_batches": 0} if method.learns else {}),
             **({} if method.max_epochs is None else {"max_epochs": method.max_epochs}),
         )
-        kept = task.output / "features"
         # MEMD keeps what it trains on by itself. What it finds elsewhere must not depend on what others have kept.
-        with shared_features(None if method.paired else FeatureStore(kept)):
+        with shared_features(None if method.paired else FeatureStore(task.output / "features")):
             started = time.monotonic()
             with PeakMemory() as memory:
                 engine.fit(model=model, datamodule=datamodule)
             training_seconds = time.monotonic() - started
-            epochs = engine.trainer.current_epoch
-        with shared_features(FeatureStore(kept)):
-            scores, pixels, own = self._test(model, common)
-        scores.to_csv(results / "scores.csv", index=False)
-        np.savez_compressed(results / "pictures.npz", **own.pictures)
-        np.savez_compressed(results / "encodings.npz", **own.encodings())
+        engine.trainer.save_checkpoint(results / "model.ckpt", weights_only=True)
         log = temporary / "log" / "metrics.csv"
         if log.exists():
             log.rename(results / "log.csv")
-        if method.paired:
-            model.evaluator.test_metrics = metrics
-            engine.trainer.save_checkpoint(results / "model.ckpt", weights_only=True)
-        facts = {
+        return {
             "digest": task.digest,
             "order": method.order,
             "method": method.name,
@@ -183,8 +190,8 @@ class BenchmarkJob(Job):
             "dataset": task.dataset,
             "modality": task.modality,
             "seed": task.seed,
-            "splits": list(task.splits),
-            "epochs": epochs,
+            "splits": [],
+            "epochs": engine.trainer.current_epoch,
             "batches": end.ends,
             "ended_by": end.reasons,
             "held_back_loss": end.losses,
@@ -192,74 +199,43 @@ class BenchmarkJob(Job):
             "max_time": seconds,
             "precision": method.precision,
             "peak_memory_bytes": memory.peak,
-            "pixel_metrics": pixels,
+            "pixel_metrics": {},
             "thresholds": _thresholds(model, task.modality),
-            "cost": measure_cost(model, temporary) if task.latency else {},
-            "versions": {"anomalib-memd": __version__, **_installed("anomalib", "torch", "timm", "openvino")},
-            "finished": time.strftime("%Y-%m-%d %H:%M:%S"),
+            "cost": {},
+            "versions": _versions(),
         }
-        (results / "result.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
 
-    def _model(self) -> AnomalibModule:
-        method = self.task.method
-        arguments = dict(method.init_args)
-        training = dict(arguments.get("training", {}))
-        if method.teacher_of is not None:
-            teacher = run_folder(
-                self.task.output, self.task.dataset, method.teacher_of, self.task.modality, self.task.seed
-            )
-            training["teacher_ckpt"] = str(teacher / "model.ckpt")
-        if method.paired and not method.learns:
-            training.setdefault("cache_dir", str(self.task.output / "features" / "memd"))
-            arguments["training"] = training
-        else:
-            arguments["evaluator"] = Evaluator()  # Nothing: the recorder measures tests, alike for all.
-        model = get_model(method.class_path.rsplit(".", maxsplit=1)[-1], **arguments, visualizer=False)
-        if method.weights is not None:
-            for module in model.modules():
-                if isinstance(module, TimmFeatureExtractor):
-                    source = build_backbone(method.weights, module.layers)
-                    module.feature_extractor.load_state_dict(source.feature_extractor.state_dict())
-        # Convolutions learn faster with their channels last. Some of anomalib's own models do not take that.
-        return model.to(memory_format=torch.channels_last) if isinstance(model, TrainedMixin) else model  # type: ignore[call-overload]
-
-    def _datamodule(self, dataset: str, split: str = VAL) -> AnomalibDataModule:
-        data = self.task.datasets[dataset]
-        arguments = data.get("init_args", {}) | self.task.method.data_args | {"modality": self.task.modality}
-        if split == DEV:
-            arguments |= data["development"]
-        translator = arguments.pop("translator", None)
-        datamodule = get_datamodule({"class_path": data["class_path"], "init_args": arguments})
-        if translator is not None:  # anomalib's factory takes plain values alone.
-            datamodule.translator = instantiate_class((), translator)
-        return datamodule
-
-    def _test(self, model: AnomalibModule, common: dict) -> tuple[pd.DataFrame, dict[str, Any], ScoreRecorder]:
-        """Test on every data set; returns the scores and pixel metrics of all, and what was kept of the own one.
+    def _test(self, model: AnomalibModule, common: dict, results: Path, facts: dict[str, Any]) -> None:
+        """Test on what it was not tested on before, and add to the results.
 
         Args:
             model: Has been trained.
             common: What the trainer that tests has in common with the one that has trained it.
+            results: Folder of the results.
+            facts: What is known; splits and pixel metrics are added.
         """
-        recorders: dict[tuple[str, str], ScoreRecorder] = {}
-        for dataset, data in self.task.datasets.items():
-            for split in self.task.splits:
+        task = self.task
+        shown = TEST if TEST in task.splits else VAL
+        metrics, model.evaluator.test_metrics = model.evaluator.test_metrics, nn.ModuleList()
+        scores = [pd.read_csv(results / "scores.csv")] if facts["splits"] else []
+        for split in task.splits:
+            if split in facts["splits"]:
+                continue
+            for dataset, data in task.datasets.items():
                 if split == DEV and "development" not in data:
                     continue
-                datamodule = self._datamodule(dataset, split)
-                if split == VAL:
-                    datamodule.prepare_data()
-                    datamodule.setup(TrainerFn.TESTING)
-                    datamodule.test_data = datamodule.val_data
-                recorder = recorders[dataset, split] = ScoreRecorder(self.task.modality)
+                datamodule = tested_datamodule(task, dataset, split)
+                recorder = ScoreRecorder(task.modality)
                 engine = Engine(callbacks=[recorder], logger=False, **common)
                 engine.test(model=model, datamodule=datamodule, verbose=False)
-        scores = [r.scores().assign(tested_on=dataset, split=split) for (dataset, split), r in recorders.items()]
-        pixels: dict[str, Any] = {}
-        for (dataset, split), recorder in recorders.items():
-            pixels.setdefault(dataset, {})[split] = recorder.pixel_metrics()
-        shown = TEST if TEST in self.task.splits else VAL
-        return pd.concat(scores), pixels, recorders[self.task.dataset, shown]
+                scores.append(recorder.scores().assign(tested_on=dataset, split=split))
+                facts["pixel_metrics"].setdefault(dataset, {})[split] = recorder.pixel_metrics()
+                if (dataset, split) == (task.dataset, shown):
+                    np.savez_compressed(results / "pictures.npz", **recorder.pictures)
+                    np.savez_compressed(results / "encodings.npz", **recorder.encodings())
+        model.evaluator.test_metrics = metrics
+        pd.concat(scores).to_csv(results / "scores.csv", index=False)
+        facts["splits"] = list(task.splits)
 
     @staticmethod
     def collect(results: list[dict[str, Any]]) -> pd.DataFrame:
@@ -271,9 +247,10 @@ class BenchmarkJob(Job):
         """Do nothing: each job has left on the disk what it found."""
 
 
-def _installed(*packages: str) -> dict[str, str]:
-    found = {}
-    for package in packages:
+def _versions() -> dict[str, str]:
+    """Versions of the software that results depend on."""
+    found = {"anomalib-memd": __version__}
+    for package in ("anomalib", "torch", "timm", "openvino"):
         with contextlib.suppress(PackageNotFoundError):
             found[package] = version(package)
     return found

@@ -34,7 +34,8 @@ def benchmark(
     Methods are tested on images to choose by: ``val``, and the ``development`` of a data set that has one. Their
     ``test`` is opened where ``open_test`` says why. Each opening is logged, as a figure is worth less with each.
 
-    Jobs that have finished before are not run again; a job that fails is reported and does not stop the others.
+    Jobs that have finished before are not run again, and opening ``test`` trains none of their models again. A job
+    that fails is reported and does not stop the others.
 
     Args:
         config: Configuration, see configs/benchmark.yaml.

@@ -270,10 +270,14 @@ def test_test_images_are_opened_once_and_logged(benchmark):
     config = {"datasets": data, "methods": methods, "latency": False, "test_log": "log.md"}
     (folder / "opened.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
     arguments = ["benchmark", "--config", "opened.yaml", "--root", folder, "--output", "opened"]
-    for _ in range(2):
-        done = run(folder, *arguments, "--open_test", "figures of the test")
+    job = folder / "opened/runs/phantom/Pooled_Mahalanobis/wli-seed0"
+    trained = []
+    for opening in ([], ["--open_test", "figures of the test"], ["--open_test", "figures of the test"]):
+        done = run(folder, *arguments, *opening)
         assert done.returncode == 0, done.stderr[-2000:]
-    scores = pd.read_csv(folder / "opened/runs/phantom/Pooled_Mahalanobis/wli-seed0/scores.csv")
+        trained.append(json.loads((job / "result.json").read_text())["training_seconds"])
+    assert len(set(trained)) == 1, "it was trained again"
+    scores = pd.read_csv(job / "scores.csv")
     assert scores.split.value_counts().to_dict() == {"val": 24, "dev": 40, "test": 40}
     assert scores.groupby("split").score.mean().nunique() == 3, "a split was tested on the images of another"
     logged = [line for line in (folder / "log.md").read_text().splitlines() if "figures of the test" in line]

@@ -1,10 +1,12 @@
-"""What a job is known by, and the model it builds."""
+"""What a job is known by, and what it leaves."""
 
 import json
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
+import pandas as pd
 import pytest
 import torch
 
@@ -12,7 +14,6 @@ from anomalib_memd.benchmark import job as jobs
 from anomalib_memd.benchmark.config import Method
 from anomalib_memd.benchmark.job import BenchmarkJob
 from anomalib_memd.benchmark.task import Task, run_folder
-from anomalib_memd.components.backbones import build_backbone
 from anomalib_memd.models.autoencoder.kinds import AutoEncoderModel
 
 
@@ -59,16 +60,13 @@ def test_a_job_that_was_killed_has_failed(monkeypatch, tmp_path):
     assert "killed" in left.read_text()
 
 
-def test_a_model_that_knows_architectures_takes_weights(monkeypatch):
-    source = build_backbone("resnet18", ["layer1", "layer2", "layer3"], pre_trained=False)
-    torch.nn.init.constant_(source.feature_extractor.conv1.weight, 0.25)
-    asked = []
-    monkeypatch.setattr(jobs, "build_backbone", lambda name, layers: asked.append((name, layers)) or source)
-    options = {"init_args": {"backbone": "resnet18", "pre_trained": False}, "weights": "resnet18.some_in1k"}
-    own = Task(Method("RD", "ReverseDistillation", **options), "set", {}, "wli", 0, Path("out"))
-    model = BenchmarkJob(own)._model()
-    assert asked == [("resnet18.some_in1k", ["layer1", "layer2", "layer3"])]
-    assert torch.equal(model.model.encoder.feature_extractor.conv1.weight, source.feature_extractor.conv1.weight)
+SMALL = {"image_size": (32, 32), "steps": 2}
+
+
+def on_phantom(method, output, splits=("val", "dev"), seed=0):
+    init_args = {"root": str(output / "data"), "train": 8, "val": 4, "test": 4, "image_size": 64, "num_workers": 0}
+    data = {"set": {"class_path": "Phantom", "init_args": init_args, "development": {"phantom_seed": 7}}}
+    return Task(method, "set", data, "wli", seed, output, latency=False, splits=splits)
 
 
 def test_a_method_is_trained_in_its_precision_and_tested_in_32_bits(monkeypatch, tmp_path):
@@ -87,12 +85,9 @@ def test_a_method_is_trained_in_its_precision_and_tested_in_32_bits(monkeypatch,
 
     noting("loss")
     noting("forward")
-    arguments = {"image_size": (32, 32), "steps": 2}
-    method = Method("AE", "AutoEncoder", init_args=arguments, learns=True, precision="bf16-mixed")
-    sizes = {"train": 8, "val": 4, "test": 4, "image_size": 64, "num_workers": 0}
-    data = {"set": {"class_path": "Phantom", "init_args": {"root": str(tmp_path / "data"), **sizes}}}
+    method = Method("AE", "AutoEncoder", init_args=SMALL, learns=True, precision="bf16-mixed")
     (tmp_path / "work").mkdir()
-    BenchmarkJob(Task(method, "set", data, "wli", 0, tmp_path, latency=False))._run(tmp_path / "work", None)
+    BenchmarkJob(on_phantom(method, tmp_path))._run(tmp_path / "work", None)
     # Gradients in 16 bits; the held-back loss, which has none, and the scores in 32.
     assert set(seen["loss"]) == {(True, True), (False, False)}
     assert set(seen["forward"]) == {(False, False)}
@@ -100,12 +95,55 @@ def test_a_method_is_trained_in_its_precision_and_tested_in_32_bits(monkeypatch,
     assert facts["precision"] == "bf16-mixed"
 
 
-def test_a_translator_is_built_from_its_class(tmp_path):
-    translator = {"class_path": "anomalib_memd.SpectralNBI", "init_args": {"curve": 1.5}}
-    method = Method("Variant", "MEMD", paired=True, data_args={"translator": translator})
-    data = {"set": {"class_path": "Kvasir", "init_args": {"root": str(tmp_path)}}}
-    datamodule = BenchmarkJob(Task(method, "set", data, "paired", 0, Path("out")))._datamodule("set")
-    assert datamodule.translator.curve == 1.5
+@pytest.fixture
+def attempt(tmp_path, monkeypatch):
+    """Does a job, and gives its scores, its facts and its number of training steps."""
+    steps = []
+    loss = AutoEncoderModel.loss
+    monkeypatch.setattr(AutoEncoderModel, "loss", lambda model, images: steps.append(0) or loss(model, images))
+
+    def attempt(output, splits):
+        method = Method("AE", "AutoEncoder", init_args=SMALL, learns=True)
+        job = BenchmarkJob(on_phantom(method, tmp_path / output, splits))
+        (tmp_path / output).mkdir(exist_ok=True)
+        with TemporaryDirectory(dir=tmp_path / output) as folder:
+            steps.clear()
+            assert job._attempt(Path(folder), None) == ("", "")
+        assert job.is_finished()
+        folder = job.task.folder
+        return pd.read_csv(folder / "scores.csv"), json.loads((folder / "result.json").read_text()), len(steps)
+
+    return attempt
+
+
+def test_the_model_that_was_chosen_is_the_one_that_is_tested(attempt, tmp_path):
+    chosen, facts, steps = attempt("one", ("val", "dev"))
+    assert set(chosen.split) == {"val", "dev"}
+    assert steps > 0
+    opened, facts_opened, steps = attempt("one", ("val", "dev", "test"))
+    assert steps == 0
+    pd.testing.assert_frame_equal(opened[opened.split != "test"], chosen)
+    assert facts_opened["splits"] == ["val", "dev", "test"]
+    assert facts_opened["training_seconds"] == facts["training_seconds"]
+    assert set(facts_opened["pixel_metrics"]["set"]) == {"val", "dev", "test"}
+    folder = next((tmp_path / "one/runs").rglob("result.json")).parent
+    assert (folder / "log.csv").exists()
+    assert not (folder / "model.ckpt").exists()
+    # As if all had been tested at once.
+    at_once, _, steps = attempt("other", ("val", "dev", "test"))
+    assert steps > 0
+    pd.testing.assert_frame_equal(opened, at_once, rtol=1e-4)
+
+
+def test_a_model_of_other_software_is_trained_anew(attempt, tmp_path):
+    attempt("one", ("val", "dev"))
+    file = next((tmp_path / "one/runs").rglob("result.json"))
+    facts = json.loads(file.read_text())
+    file.write_text(json.dumps(facts | {"versions": facts["versions"] | {"torch": "2.0"}}))
+    opened, facts, steps = attempt("one", ("val", "dev", "test"))
+    assert steps > 0
+    assert set(opened.split) == {"val", "dev", "test"}
+    assert facts["versions"]["torch"] != "2.0"
 
 
 @pytest.mark.parametrize("name", ["a/b c", "x=1"])
