@@ -106,8 +106,9 @@ class BenchmarkJob(Job):
         except Exception as error:
             logger.exception("%s failed.", folder)
             return f"{type(error).__name__}: {error}", traceback.format_exc()
-        shutil.rmtree(folder, ignore_errors=True)
         folder.parent.mkdir(parents=True, exist_ok=True)
+        if folder.exists():
+            folder.replace(temporary / "before")  # It is whole or gone, whenever the process is killed.
         (temporary / "results").replace(folder)
         return "", ""
 
