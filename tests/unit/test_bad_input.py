@@ -522,6 +522,7 @@ def copied(exported, suffix, folder):
     return Path(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".xml", ".onnx", ".ts", ".pt2"])
 @pytest.mark.parametrize("share", [0, 1, 30, 80])
 def test_exported_models_that_are_cut_off(suffix, share, exported, tmp_path):
@@ -537,6 +538,7 @@ def test_what_is_no_exported_model(suffix, name, tmp_path):
     check(tmp_path, load_judge, tmp_path / f"model{suffix}", "no model that MEMD has exported, or a damaged one")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("share", [None, 0, 50, 99])
 def test_an_ir_whose_weights_are_missing_or_cut_off(share, exported, tmp_path):
     path = copied(exported, ".xml", tmp_path)
@@ -561,6 +563,7 @@ FACTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FACTS)
 @pytest.mark.parametrize("suffix", [".xml", ".onnx"])
 def test_metadata_that_is_not_that_of_an_export(name, suffix, exported, tmp_path):

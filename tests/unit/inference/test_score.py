@@ -178,7 +178,10 @@ def frames():
     return found
 
 
-@pytest.mark.parametrize("kind", ["openvino", "onnx", "torch", "torchscript", "torch_export"])
+@pytest.mark.parametrize(
+    "kind",
+    ["openvino", *(pytest.param(k, marks=pytest.mark.slow) for k in ("onnx", "torch", "torchscript", "torch_export"))],
+)
 def test_every_export_judges_as_its_checkpoint_does(checkpoint, frames, tmp_path, kind, monkeypatch):
     monkeypatch.setenv("TRUST_REMOTE_CODE", "1")
     whole = load_judge(checkpoint)
