@@ -46,8 +46,8 @@ class BenchmarkJob(Job):
 
     The folder of the results appears at the end, whole: ``scores.csv`` with one row an image, ``result.json``
     with all else, ``pictures.npz`` with a few images and heat maps, ``log.csv`` with losses, ``model.ckpt``, and for
-    MEMD ``encodings.npz``. A job that opens ``test`` later tests that model, and does not train again. Models of
-    other methods are deleted then.
+    MEMD ``encodings.npz``. A job that opens ``test`` later tests that model, and does not train again. Models
+    that did not learn from pairs are deleted then.
 
     Args:
         task: What to do.

@@ -63,10 +63,10 @@ def test_a_job_that_was_killed_has_failed(monkeypatch, tmp_path):
 SMALL = {"image_size": (32, 32), "steps": 2}
 
 
-def on_phantom(method, output, splits=("val", "dev"), seed=0):
+def on_phantom(method, output, splits=("val", "dev")):
     init_args = {"root": str(output / "data"), "train": 8, "val": 4, "test": 4, "image_size": 64, "num_workers": 0}
     data = {"set": {"class_path": "Phantom", "init_args": init_args, "development": {"phantom_seed": 7}}}
-    return Task(method, "set", data, "wli", seed, output, latency=False, splits=splits)
+    return Task(method, "set", data, "wli", 0, output, latency=False, splits=splits)
 
 
 def test_a_method_is_trained_in_its_precision_and_tested_in_32_bits(monkeypatch, tmp_path):
