@@ -113,21 +113,30 @@ class BenchmarkJob(Job):
         return "", ""
 
     def is_finished(self) -> bool:
-        """Whether its results are there."""
+        """Whether its results are there, its cost among them if that is asked for.
+
+        Figures of ``test`` outlive a missing cost: where their model is gone, the cost stays unknown.
+        """
         facts = self._earlier()
-        return bool(facts) and set(self.task.splits) <= set(facts.get("splits", []))
+        if not facts or not set(self.task.splits) <= set(facts.get("splits", [])):
+            return False
+        knows_cost = bool(facts["cost"]) or not self.task.latency
+        return knows_cost or (TEST in facts["splits"] and not self._keeps_model(facts))
 
     def _earlier(self) -> dict[str, Any]:
-        """What an earlier run of the same job found, its cost among it if that is asked for; empty if there is none."""
+        """What an earlier run of the same job found; empty if there is none."""
         file = self.task.folder / "result.json"
         facts = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-        same = facts.get("digest") == self.task.digest and bool(facts["cost"] or not self.task.latency)
-        return facts if same else {}
+        return facts if facts.get("digest") == self.task.digest else {}
+
+    def _keeps_model(self, facts: dict[str, Any]) -> bool:
+        """Whether the model of an earlier run is there, and of the same software."""
+        return facts.get("versions") == _versions() and (self.task.folder / "model.ckpt").exists()
 
     @property
     def opens_test(self) -> bool:
         """Whether it is going to look at test images."""
-        return TEST in self.task.splits and not self.is_finished()
+        return TEST in self.task.splits and TEST not in self._earlier().get("splits", [])
 
     def _run(self, temporary: Path, task_id: int | None) -> None:
         task = self.task
@@ -142,8 +151,8 @@ class BenchmarkJob(Job):
             "enable_model_summary": False,
         }
         facts = self._earlier()
-        # Its model only has to be tested on more images.
-        if (task.folder / "model.ckpt").exists() and facts.get("versions") == _versions():
+        if self._keeps_model(facts):
+            # It only has to be tested on more images, or to have its cost measured.
             shutil.copytree(task.folder, results)
             restore(model, results / "model.ckpt")
         else:
@@ -155,7 +164,7 @@ class BenchmarkJob(Job):
             facts["cost"] = measure_cost(model, temporary)
         facts["finished"] = time.strftime("%Y-%m-%d %H:%M:%S")
         (results / "result.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
-        if TEST in task.splits and not task.method.paired:
+        if TEST in facts["splits"] and not task.method.paired:
             (results / "model.ckpt").unlink()
 
     def _train(self, model: AnomalibModule, common: dict, temporary: Path, results: Path) -> dict[str, Any]:
@@ -236,7 +245,7 @@ class BenchmarkJob(Job):
                     np.savez_compressed(results / "encodings.npz", **recorder.encodings())
         model.evaluator.test_metrics = metrics
         pd.concat(scores).to_csv(results / "scores.csv", index=False)
-        facts["splits"] = list(task.splits)
+        facts["splits"] += [split for split in task.splits if split not in facts["splits"]]
 
     @staticmethod
     def collect(results: list[dict[str, Any]]) -> pd.DataFrame:

@@ -102,9 +102,9 @@ def attempt(tmp_path, monkeypatch):
     loss = AutoEncoderModel.loss
     monkeypatch.setattr(AutoEncoderModel, "loss", lambda model, images: steps.append(0) or loss(model, images))
 
-    def attempt(output, splits):
+    def attempt(output, splits, *, latency=False):
         method = Method("AE", "AutoEncoder", init_args=SMALL, learns=True)
-        job = BenchmarkJob(on_phantom(method, tmp_path / output, splits))
+        job = BenchmarkJob(replace(on_phantom(method, tmp_path / output, splits), latency=latency))
         (tmp_path / output).mkdir(exist_ok=True)
         with TemporaryDirectory(dir=tmp_path / output) as folder:
             steps.clear()
@@ -144,6 +144,26 @@ def test_a_model_of_other_software_is_trained_anew(attempt, tmp_path):
     assert steps > 0
     assert set(opened.split) == {"val", "dev", "test"}
     assert facts["versions"]["torch"] != "2.0"
+
+
+def test_a_cost_that_is_asked_for_later_takes_no_figure_away(attempt, tmp_path, monkeypatch):
+    monkeypatch.setattr(jobs, "measure_cost", lambda model, temporary: {"parameters": 7})
+    attempt("one", ("val", "dev"))
+    folder = next((tmp_path / "one/runs").rglob("result.json")).parent
+    kept = (folder / "model.ckpt").read_bytes()
+    opened, *_ = attempt("one", ("val", "dev", "test"))
+    method = Method("AE", "AutoEncoder", init_args=SMALL, learns=True)
+    asks = BenchmarkJob(replace(on_phantom(method, tmp_path / "one"), latency=True))
+    # The model is gone: its cost stays unknown.
+    assert asks.is_finished()
+    (folder / "model.ckpt").write_bytes(kept)
+    assert not asks.is_finished()
+    assert not BenchmarkJob(replace(asks.task, splits=("val", "dev", "test"))).opens_test
+    scores, facts, steps = attempt("one", ("val", "dev"), latency=True)
+    assert steps == 0
+    assert facts["cost"] == {"parameters": 7}
+    assert facts["splits"] == ["val", "dev", "test"]
+    pd.testing.assert_frame_equal(scores, opened)
 
 
 @pytest.mark.parametrize("name", ["a/b c", "x=1"])
