@@ -226,11 +226,10 @@ class BenchmarkJob(Job):
         """
         task = self.task
         shown = TEST if TEST in task.splits else VAL
+        untested = [split for split in task.splits if split not in facts["splits"]]
         metrics, model.evaluator.test_metrics = model.evaluator.test_metrics, nn.ModuleList()
         scores = [pd.read_csv(results / "scores.csv")] if facts["splits"] else []
-        for split in task.splits:
-            if split in facts["splits"]:
-                continue
+        for split in untested:
             for dataset, data in task.datasets.items():
                 if split == DEV and "development" not in data:
                     continue
@@ -245,7 +244,7 @@ class BenchmarkJob(Job):
                     np.savez_compressed(results / "encodings.npz", **recorder.encodings())
         model.evaluator.test_metrics = metrics
         pd.concat(scores).to_csv(results / "scores.csv", index=False)
-        facts["splits"] += [split for split in task.splits if split not in facts["splits"]]
+        facts["splits"] += untested
 
     @staticmethod
     def collect(results: list[dict[str, Any]]) -> pd.DataFrame:
