@@ -1,3 +1,3 @@
 """Version of this package."""
 
-__version__ = "0.16.1"
+__version__ = "0.16.2"

@@ -31,7 +31,7 @@ class Method:
         class_path: An anomalib model, by name.
         init_args: Its arguments.
         paired: Whether it trains on pairs and tests both modalities; otherwise each modality is a job.
-        group: Heading under which an ablation lists it.
+        group: Family, the heading under which tables list it. Methods of MEMD's own are its variants.
         seeds: Seeds, if other than those of the benchmark.
         learns: Whether it learns by gradient descent, so that its training ends when its loss on held-back images no
             longer falls, or when its time is over.

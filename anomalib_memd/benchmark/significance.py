@@ -25,7 +25,8 @@ def leads(scores: pd.DataFrame, method: str = "MEMD") -> pd.DataFrame:
     Returns:
         Columns ``dataset, tested_on, split, detector, metric, rival, best, lead, low, high, p, p_holm``: the difference
         of image AUROC or average precision, its 95 % interval, the two-sided p value of a paired bootstrap over images,
-        and that corrected for the number of other methods. ``best`` tells the other method that is best by the metric.
+        and that corrected for the number of other methods. ``best`` tells the rival that is best by the metric: one of
+        the other families, and one of the method's own, if there are any.
     """
     rows = []
     scores = scores[scores.detector.isin([modality.value for modality in Modality])]
@@ -34,16 +35,19 @@ def leads(scores: pd.DataFrame, method: str = "MEMD") -> pd.DataFrame:
         if method not in groups or len(groups) < 2:
             continue
         means = image_metrics(group).groupby("method", sort=False)[list(BOOTSTRAPS)].mean()
+        family = {name: own["group"].iloc[0] for name, own in groups.items()}
         for metric, bootstrap in BOOTSTRAPS.items():
             own = bootstrap(*by_image(groups[method]))
             others = means[metric].drop(method)
+            own_kind = [family[rival] == family[method] != "" for rival in others.index]
+            best = others.groupby(own_kind).idxmax().tolist()
             found = []
             for rival in others.index:
                 difference = own - bootstrap(*by_image(groups[rival]))
                 low, high = np.quantile(difference, [0.025, 0.975])
                 below = (difference < 0).mean() + 0.5 * (difference == 0).mean()
                 p = min(1.0, 2 * min(below, 1 - below) + 1 / len(difference))
-                found.append({"rival": rival, "best": rival == others.idxmax(), "low": low, "high": high, "p": p})
+                found.append({"rival": rival, "best": rival in best, "low": low, "high": high, "p": p})
             corrected = holm([row["p"] for row in found])
             for row, p_holm in zip(found, corrected, strict=True):
                 lead = means[metric][method] - means[metric][row["rival"]]

@@ -69,6 +69,24 @@ def three(tmp_path):
     return tmp_path
 
 
+def test_own_variants_are_no_rivals_of_others(tmp_path):
+    """A variant that is ahead of every other method does not hide how far the best of these is behind."""
+    labels = [0, 0, 0, 1, 1, 1]
+    scores = {
+        "MEMD": [0, 1, 2, 3, 4, 5],
+        "Variant": [0, 1, 3, 2, 4, 5],
+        "Good": [0, 2, 3, 1, 4, 5],
+        "Bad": [5, 4, 3, 2, 1, 0],
+    }
+    for order, (name, values) in enumerate(scores.items()):
+        family = "this paper" if name in ("MEMD", "Variant") else ""
+        write_run(tmp_path, name, "wli", 0, rows_of("wli", values, labels), order=order, group=family)
+    found = significance.leads(tables.load_scores(tmp_path)).set_index(["metric", "rival"])
+    assert found.best.loc["auroc"].to_dict() == {"Variant": True, "Good": True, "Bad": False}
+    assert found.lead["auroc", "Good"] == pytest.approx(2 / 9)
+    assert found.lead["auroc", "Variant"] == pytest.approx(1 / 9)
+
+
 def test_ranks_are_by_image_auroc(three):
     table = significance.ranks(tables.load_scores(three))
     assert table.mean(axis=1).to_dict() == {"MEMD": 1.0, "Good": 2.0, "Bad": 3.0}
