@@ -149,6 +149,7 @@ def test_a_compressed_export_scores_nearly_as_predict_does(predicted, demo, chec
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_two_processes_agree_with_one(demo, checkpoint):
     """Under DDP, test figures are those of one process, repeated images or not."""
     folder, output = demo

@@ -55,7 +55,7 @@ def train(root, out, devices, evidence):
     return [json.loads((out / f"rank{rank}.json").read_text()) for rank in range(devices)]
 
 
-@pytest.fixture(scope="module", params=["backbone", "encoding"])
+@pytest.fixture(scope="module", params=["backbone", pytest.param("encoding", marks=pytest.mark.nightly)])
 def reports(phantom_root, tmp_path_factory, request):
     folder = tmp_path_factory.mktemp("ddp")
     return train(phantom_root, folder / "one", 1, request.param)[0], train(

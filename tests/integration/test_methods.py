@@ -33,7 +33,7 @@ METHODS = {
     },
     "PANDA": {**LITE, "layer": "blocks.4", "steps": 20},
     "MeanShifted": {**LITE, "layer": "blocks.4", "steps": 10},
-    "CutPaste": {**LITE, "layer": "blocks.4", "steps": 40},
+    "CutPaste": {**LITE, "layer": "blocks.4", "steps": 20},
     "CMP": {**LITE, "layer": "blocks.4", "steps": 40, "lr": 3e-4},
     "AutoEncoder": {**SMALL, "steps": 200},
     "AutoEncoder memory": {**SMALL, "kind": "memory", "steps": 200},

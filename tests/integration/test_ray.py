@@ -75,13 +75,8 @@ class Marker:
         return Path.touch, (Path(self.path),)
 
 
-@pytest.mark.parametrize(
-    "source",
-    [
-        pytest.param("frames/**/*.png", marks=pytest.mark.nightly),
-        "file://{}/frames",
-    ],
-)
+@pytest.mark.nightly
+@pytest.mark.parametrize("source", ["frames/**/*.png", "file://{}/frames"])
 def test_an_archive_is_scored_the_same_on_a_cluster(cluster, archive, tmp_path, source, monkeypatch):
     folder, model = archive
     monkeypatch.chdir(folder)

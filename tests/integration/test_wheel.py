@@ -60,8 +60,9 @@ def python(tmp_path):
 def folder(tmp_path):
     """Normal images alone, a folder of other tissue, and a clip with two lesions that come and go."""
     root = tmp_path / "work"
-    for seed, name, files in ((0, "my-images", "normal/train*.png"), (1, "other-hospital", "*/test*.png")):
-        data = Phantom(tmp_path / "phantom", train=120, val=2, test=30, phantom_seed=seed)
+    wanted = ((0, "my-images", "normal/train*.png", 120, 2), (1, "other-hospital", "*/test*.png", 2, 30))
+    for seed, name, files, train, test in wanted:
+        data = Phantom(tmp_path / "phantom", train=train, val=2, test=test, phantom_seed=seed)
         data.prepare_data()
         for file in (data.folder / "wli").glob(files):
             if file.parent.parent.name == "masks":
