@@ -13,6 +13,8 @@ from PIL import Image
 
 from anomalib_memd.data import PairedImageBatch, PairedImageItem
 
+from .pre_processor import IMAGENET_MEAN, IMAGENET_STD
+
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
 
@@ -31,8 +33,8 @@ class MultimodalVisualizer(ImageVisualizer):
 
     def __init__(
         self,
-        mean: tuple[float, float, float] = (0.485, 0.456, 0.406),
-        std: tuple[float, float, float] = (0.229, 0.224, 0.225),
+        mean: tuple[float, float, float] = IMAGENET_MEAN,
+        std: tuple[float, float, float] = IMAGENET_STD,
         field_size: tuple[int, int] = (256, 256),
         output_dir: str | Path | None = None,
     ) -> None:

@@ -11,6 +11,7 @@ from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch import nn
 
 from anomalib_memd.evaluation import EndoscopyMixin, with_pre_processor
+from anomalib_memd.evaluation.pre_processor import IMAGENET_MEAN, IMAGENET_STD
 
 
 class OneClassNetwork(nn.Module):
@@ -52,9 +53,9 @@ class TrainedMixin(EndoscopyMixin):
 
     phases = 1
     """Number of phases that follow each other."""
-    mean = (0.485, 0.456, 0.406)
+    mean = IMAGENET_MEAN
     """What images are centred by, for each channel: that of ImageNet."""
-    std = (0.229, 0.224, 0.225)
+    std = IMAGENET_STD
     """What images are divided by then."""
     gradient_clip: float | None = None
     """Largest norm of the gradient."""
