@@ -41,6 +41,7 @@ def checkpoint(demo):
     return path
 
 
+@pytest.mark.slow
 def test_demo_separates_normal_from_abnormal(demo):
     metrics = metrics_of(demo[1])
     for modality in ("wli", "nbi"):
@@ -51,6 +52,7 @@ def test_demo_separates_normal_from_abnormal(demo):
     assert "times one pass of the bare backbone" in demo[1]
 
 
+@pytest.mark.slow
 def test_demo_draws_every_test_pair(demo):
     pictures = list((demo[0] / "results").rglob("*.png"))
     assert len(pictures) == 120
