@@ -185,6 +185,7 @@ def test_exported_students_are_measured(benchmark):
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_jobs_run_side_by_side_and_a_repeated_run_gives_the_same_figures(benchmark, monkeypatch):
     folder, _ = benchmark
     methods = {name: CONFIG["methods"][name] for name in ("MEMD", "Reverse Distillation")}

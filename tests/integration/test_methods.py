@@ -51,7 +51,7 @@ ELSEWHERE = {"MEMD", "MVFA", "CMGNet", "LinearProbe", "TextSimilarity", "PooledF
 ON_PAIRS = {"MMRAD"}
 """These learn from pairs, and are asked about white light images alone."""
 
-LONG = {"SCRD4AD", "ReContrast", "SkipTS", "ForeignPatch nsa", "FAnoGAN", "D2UE", "DDAD"}
+LONG = {"SCRD4AD", "SimpleNet", "ReContrast", "SkipTS", "ForeignPatch nsa", "FAnoGAN", "D2UE", "DDAD"}
 """The trainings that take longest. A method of the same idea, such as EDC, stays in the tests of each change."""
 
 
