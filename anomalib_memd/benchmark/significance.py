@@ -35,12 +35,12 @@ def leads(scores: pd.DataFrame, method: str = "MEMD") -> pd.DataFrame:
         if method not in groups or len(groups) < 2:
             continue
         means = image_metrics(group).groupby("method", sort=False)[list(BOOTSTRAPS)].mean()
-        family = {name: own["group"].iloc[0] for name, own in groups.items()}
+        family = group.groupby("method")["group"].first()
         for metric, bootstrap in BOOTSTRAPS.items():
             own = bootstrap(*by_image(groups[method]))
             others = means[metric].drop(method)
-            own_kind = [family[rival] == family[method] != "" for rival in others.index]
-            best = others.groupby(own_kind).idxmax().tolist()
+            variant = (family[others.index] == family[method]) & (family[method] != "")
+            best = others.groupby(variant).idxmax().tolist()
             found = []
             for rival in others.index:
                 difference = own - bootstrap(*by_image(groups[rival]))

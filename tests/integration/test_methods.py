@@ -52,7 +52,7 @@ ON_PAIRS = {"MMRAD"}
 """These learn from pairs, and are asked about white light images alone."""
 
 LONG = {"SCRD4AD", "SimpleNet", "ReContrast", "SkipTS", "ForeignPatch nsa", "FAnoGAN", "D2UE", "DDAD"}
-"""The trainings that take longest. A method of the same idea, such as EDC, stays in the tests of each change."""
+"""The trainings that take longest. Of most, one of the same idea, such as EDC, stays in the tests of each change."""
 
 
 def built(name):
